@@ -1,0 +1,333 @@
+"""OptimizerDynamicsMonitor: reads the optimizer's dynamics while Lightning trains, and logs them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.optim import Optimizer
+from typing_extensions import Self, override
+
+from lightning_adapt._text import whole_number
+from lightning_adapt.callbacks import _trainer
+from lightning_adapt.dynamics.engines import find_engine
+from lightning_adapt.dynamics.probe import DynamicsProbe
+from lightning_adapt.dynamics.row_groups import Groups, RowGroups
+from lightning_adapt.dynamics.table import DynamicsTable
+from lightning_adapt.dynamics.update_rules import rule_for
+from lightning_adapt.views.scalars import ScalarPlan, key
+
+
+@dataclass
+class _Watch:
+    """What belongs to one optimizer of the run."""
+
+    label: str
+    probe: DynamicsProbe
+    due: int  # the next batch step to read at
+    announced_at: int | None = None  # the probe's step count when Lightning announced a step
+    plan: ScalarPlan | None = None
+
+
+class OptimizerDynamicsMonitor(Callback):
+    """Log what the optimizer does to every parameter: effective learning rates, moments, epsilon floor.
+
+    At the trainer's logging cadence, right after an optimizer stepped, its state, gradients and update
+    become a `DynamicsTable`. A fixed set of at most ``max_tags`` scalars goes to every logger:
+
+    - ``dynamics/{statistic}``: rolled up over all parameters;
+    - ``dynamics/{group}/{statistic}``: over each parameter group, when there are several;
+    - ``dynamics/worst/{statistic}_{rank}``: the worst parameters by ``eps_floor_frac`` and ``update_ratio``;
+    - ``dynamics/{real_steps,skipped_steps,global_step,loss_scale}``: under a gradient scaler.
+
+    With several optimizers ``dynamics`` becomes ``dynamics/{optimizer}``. A TensorBoard logger also gets the
+    whole table (read it back with `lightning_adapt.read_dynamics`), log10 histograms, margin charts of the
+    effective learning rate and a text page of the worst parameters.
+
+    The training is not changed by a single bit, and a fault in the monitor never ends it.
+
+    Args:
+        every_n_steps: Read every n-th batch that steps; ``None`` takes the trainer's ``log_every_n_steps``.
+        history: Tables kept in memory, see `history`; ``None`` keeps all.
+        histograms: Count histograms; without them the quantile columns are NaN.
+        snapshot: Measure ``update`` from a copy of the parameters, made for steps that are read only;
+            ``False`` predicts it from the optimizer's state and needs no memory.
+        row_groups: Parameters to show as several rows, such as the rare and the frequent words of an
+            embedding: ``{"embed.weight": {"rare": indices}}``; see `lightning_adapt.dynamics.RowGroups`.
+        worst: Parameters listed for each of the two worst-of scalars.
+        max_tags: Most scalars logged, over all optimizers.
+        engine: ``"auto"``, ``"eager"`` or ``"reference"``.
+        strict: Let a fault in the monitor end the training instead of switching the monitor off.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> monitor = OptimizerDynamicsMonitor(every_n_steps=10)  # Trainer(callbacks=[monitor])
+        >>> monitor.latest is None  # until the tenth batch
+        True
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int | None = None,
+        *,
+        history: int | None = 16,
+        histograms: bool = True,
+        snapshot: bool = True,
+        row_groups: Mapping[str, Groups] | None = None,
+        worst: int = 3,
+        max_tags: int = 100,
+        engine: str = "auto",
+        strict: bool = False,
+    ) -> None:
+        if every_n_steps is not None:
+            whole_number("every_n_steps", every_n_steps, 1, "None takes the trainer's log_every_n_steps")
+        if history is not None:
+            whole_number("history", history, 1, "None keeps all tables")
+        whole_number("worst", worst, 0, "leave it out for 3")
+        whole_number("max_tags", max_tags, 1, "leave it out for 100")
+        find_engine(engine)
+        RowGroups(row_groups or {})  # bad groups are told now; whether they fit, when parameters are known
+        self._every_n_steps = every_n_steps
+        self._options: dict[str, Any] = {
+            "engine": engine,
+            "histograms": histograms,
+            "snapshot": snapshot,
+            "row_groups": row_groups,
+            "strict": strict,
+        }
+        self._worst, self._max_tags, self._strict = worst, max_tags, strict
+        self._tables: deque[DynamicsTable] = deque(maxlen=history)
+        self._watches: list[_Watch] = []
+        self._views: list[Any] = []  # of TensorBoard, which may not be installed
+        self._trainer_id: int | None = None
+        self._ledgers: dict[str, dict[str, int]] = {}
+        self._every = 0
+        self._off = False
+        self._by_itself = False
+
+    @classmethod
+    def _attached_by_itself(cls) -> Self:
+        monitor = cls()
+        monitor._by_itself = True
+        return monitor
+
+    # --- what was read ---
+
+    @property
+    def latest(self) -> DynamicsTable | None:
+        """The last table read, ``None`` before the first."""
+        return self._tables[-1] if self._tables else None
+
+    @property
+    def history(self) -> tuple[DynamicsTable, ...]:
+        """The last tables read, oldest first; as many as ``history`` allows."""
+        return tuple(self._tables)
+
+    # --- Lightning's hooks ---
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(every_n_steps=self._every_n_steps, by_itself=self._by_itself)
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        others = [c for c in trainer.callbacks if isinstance(c, type(self)) and c is not self]  # type: ignore[attr-defined]
+        self._off = self._by_itself and bool(others)
+        if self._off or stage != "fit":
+            return
+        if self._trainer_id != id(trainer):  # another run: what was read and counted belongs to the last one
+            self._trainer_id, self._ledgers = id(trainer), {}
+            self._tables.clear()
+        unsupported = type(trainer.strategy).__name__
+        if unsupported in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
+            self._refuse(
+                f"OptimizerDynamicsMonitor must run with whole parameters, got {unsupported}, which shards "
+                "them; use DDP or a single device"
+            )
+        elif not trainer.loggers:
+            rank_zero_info(
+                "OptimizerDynamicsMonitor: the Trainer has no logger; tables stay in memory, see `latest`"
+            )
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._detach()
+        self._every = self._every_n_steps or _trainer.cadence(trainer)
+        if self._off or not trainer.is_global_zero or not self._every:
+            return
+        self._guarded(lambda: self._attach(trainer, pl_module))
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        watch = self._watch_of(optimizer)
+        if watch is not None:
+            if not watch.probe.stepping:  # inside step() the closure announces, for LBFGS many times
+                self._note_missing_step(trainer, watch)
+            watch.announced_at = watch.probe.steps
+            self._guarded(lambda: self._arm_when_due(trainer, watch))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # A training_step that returns None makes no step; that is no skip of the gradient scaler's.
+        nothing = pl_module.automatic_optimization and not outputs
+        for watch in self._watches:
+            self._note_missing_step(trainer, watch, skipped=not nothing)
+        self._guarded(lambda: self._emit(trainer))
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._guarded(lambda: self._emit(trainer, wait=True))
+        self._detach()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._guarded(lambda: self._emit(trainer, wait=True))
+        self._detach()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._detach()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Step ledgers by optimizer: numbers and strings only."""
+        ledgers = {watch.label: watch.probe.ledger() for watch in self._watches}
+        return {"ledgers": {**self._ledgers, **ledgers}}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._ledgers = {label: dict(ledger) for label, ledger in state_dict.get("ledgers", {}).items()}
+
+    # --- the work ---
+
+    def _attach(self, trainer: Trainer, module: LightningModule) -> None:
+        found = _trainer.optimizers(trainer)
+        names = [type(optimizer).__name__ for optimizer in found]
+        step = _trainer.batch_step(trainer)
+        for index, optimizer in enumerate(found):
+            earlier = names[:index].count(names[index])
+            label = f"{names[index]}-{earlier}" if earlier else names[index]
+            if not hasattr(optimizer, "register_step_post_hook"):
+                self._refuse(
+                    f"{label} must have `register_step_post_hook`, as every torch.optim.Optimizer has, to be "
+                    "watched; derive it from torch.optim.Optimizer",
+                    off=False,
+                )
+                continue
+            if rule_for(optimizer) is None:
+                rank_zero_warn(
+                    f"OptimizerDynamicsMonitor: no update rule for {label}: only gradients, parameters and "
+                    "measured updates are shown; teach it with lightning_adapt.dynamics.register_rule"
+                )
+            probe = DynamicsProbe(optimizer, module, **self._options)
+            probe.on_step, probe.on_fault = None, self._fault
+            probe.restore(self._ledgers.get(label, {}))
+            due = (step // self._every + 1) * self._every
+            watch = _Watch(label, probe.attach(), due)
+            if not module.automatic_optimization:  # a raw optimizer's step is not announced by Lightning
+                probe.on_step = partial(self._arm_when_due, trainer, watch)
+            self._watches.append(watch)
+        writers = _trainer.summary_writers(trainer)
+        if writers:
+            from lightning_adapt.views.tensorboard import TensorBoardView
+
+            self._views = [TensorBoardView(writer) for writer in writers]
+
+    def _arm_when_due(self, trainer: Trainer, watch: _Watch) -> None:
+        step = _trainer.batch_step(trainer)
+        if step + 1 >= watch.due and not watch.probe.armed:
+            watch.due = ((step + 1) // self._every + 1) * self._every
+            watch.probe.arm(
+                loss_scale=_trainer.loss_scale(trainer),
+                step=step,
+                optimizer=watch.label,
+                global_step=trainer.global_step + 1,
+            )
+
+    def _detach(self) -> None:
+        self._ledgers = self.state_dict()["ledgers"]
+        for watch in self._watches:
+            watch.probe.detach()
+        self._watches = []
+
+    def _watch_of(self, optimizer: Any) -> _Watch | None:
+        inner = _trainer.unwrap(optimizer)
+        return next((watch for watch in self._watches if watch.probe.optimizer is inner), None)
+
+    def _note_missing_step(self, trainer: Trainer, watch: _Watch, *, skipped: bool = True) -> None:
+        """Lightning announced a step but the optimizer did not make one: the gradient scaler found inf."""
+        if watch.announced_at == watch.probe.steps:
+            if skipped and _trainer.loss_scale(trainer) is not None:
+                self._guarded(watch.probe.note_skipped)
+            elif watch.probe.armed:  # no step at all: read the next one instead
+                watch.probe.disarm()
+                watch.due = _trainer.batch_step(trainer) + 1
+        watch.announced_at = None
+
+    def _emit(self, trainer: Trainer, *, wait: bool = False) -> None:
+        """Log the tables that have arrived."""
+        for watch in self._watches:
+            for table in watch.probe.collect(wait=wait):
+                self._tables.append(table)
+                if watch.plan is None and self._shows_all(watch, table):
+                    watch.plan = self._plan(watch.label, table)
+                plan = watch.plan or ScalarPlan(self._prefix(watch.label))
+                scalars = plan.scalars(table)
+                if scalars:
+                    _trainer.log(trainer, scalars, table.step)
+                for view in self._views:
+                    view.write(table, plan)
+
+    def _shows_all(self, watch: _Watch, table: DynamicsTable) -> bool:
+        """Whether every statistic of this optimizer can be seen: not before its first real step."""
+        stepped = not np.isnan(table["effective_lr_max"]).all()
+        return not table.skipped and (stepped or rule_for(watch.probe.optimizer) is None)
+
+    def _prefix(self, label: str) -> str:
+        return "dynamics" if len(self._watches) == 1 else key("dynamics", label)
+
+    def _plan(self, label: str, table: DynamicsTable) -> ScalarPlan:
+        share = max(self._max_tags // len(self._watches), 1)
+        return ScalarPlan.of(table, prefix=self._prefix(label), worst=self._worst, max_tags=share)
+
+    # --- faults ---
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        """Run ``action``; a fault in it must not end the training."""
+        try:
+            action()
+        except Exception as error:
+            if self._strict:
+                raise
+            self._fault(error)
+
+    def _fault(self, error: Exception) -> None:
+        self._off = True
+        for watch in self._watches:
+            watch.probe.detach()
+        self._watches = []
+        rank_zero_warn(
+            f"OptimizerDynamicsMonitor switched itself off after a fault: {type(error).__name__}: {error}. "
+            "Training goes on unwatched; pass strict=True to see the traceback.",
+            category=RuntimeWarning,
+        )
+
+    def _refuse(self, sentence: str, *, off: bool = True) -> None:
+        if self._strict:
+            raise MisconfigurationException(sentence)
+        rank_zero_warn(f"{sentence}. Training goes on" + (" unwatched." if off else " without watching it."))
+        self._off = self._off or off

@@ -1,0 +1,202 @@
+"""What a saved optimizer state says about the dynamics, without the model or its gradients."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adapt.dynamics.canonical import CanonicalStep, Row, StepView, as_real, host_number
+from lightning_adapt.dynamics.engines import find_engine
+from lightning_adapt.dynamics.reading import take
+from lightning_adapt.dynamics.rows import canonical_step, group_name
+from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
+from lightning_adapt.dynamics.update_rules import rule_for
+
+# Which class a saved state belongs to is not saved; its entries and hyper-parameters tell. First match wins.
+_SIGNS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+    # class, entries of the state, hyper-parameters of the group
+    ("NAdam", frozenset({"mu_product", "exp_avg_sq"}), frozenset({"momentum_decay"})),
+    ("Adamax", frozenset({"exp_inf"}), frozenset({"betas"})),
+    ("Adam", frozenset({"exp_avg", "exp_avg_sq"}), frozenset({"amsgrad"})),
+    ("RAdam", frozenset({"exp_avg", "exp_avg_sq"}), frozenset({"decoupled_weight_decay"})),
+    ("SparseAdam", frozenset({"exp_avg", "exp_avg_sq"}), frozenset({"betas"})),
+    ("RMSprop", frozenset({"square_avg"}), frozenset({"alpha", "centered"})),
+    ("Adadelta", frozenset({"square_avg", "acc_delta"}), frozenset({"rho"})),
+    ("Adagrad", frozenset({"sum"}), frozenset({"lr_decay"})),
+    ("Adafactor", frozenset({"step"}), frozenset({"beta2_decay"})),
+    ("Rprop", frozenset({"prev", "step_size"}), frozenset({"etas"})),
+    ("ASGD", frozenset({"eta", "ax"}), frozenset({"lambd"})),
+    ("Muon", frozenset({"momentum_buffer"}), frozenset({"ns_steps"})),
+    ("SGD", frozenset(), frozenset({"momentum", "nesterov"})),
+)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> list[DynamicsTable]:
+    """Tables of the optimizer states in a checkpoint, as far as a state alone allows.
+
+    Moments, effective learning rates and the epsilon floor follow from the state; gradients are gone, and
+    updates with them where the numerator needs one. An element with ``v = 0`` and ``m = 0`` counts as
+    untouched.
+
+    Args:
+        path: A Lightning checkpoint, or a file with ``optimizer.state_dict()``; read with
+            ``weights_only=True``.
+
+    Returns:
+        One table an optimizer.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no optimizer state, or not of a known kind.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"`path` must be a checkpoint file, got {str(file)!r}, which does not exist")
+    try:
+        # Lightning saves hyper-parameters, often with paths in them.
+        with torch.serialization.safe_globals([PosixPath, WindowsPath, PurePosixPath, PureWindowsPath]):
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {foreign[1]}, which is code" if foreign else "it is no file of torch.save"
+        raise ValueError(
+            f"`path` must be a checkpoint that loads with weights_only=True, got {str(file)!r}: {reason}"
+        ) from error
+    states = _optimizer_states(saved)
+    if not states:
+        raise ValueError(
+            f"`path` must hold an optimizer state, got {str(file)!r} without one; "
+            "save it with save_weights_only=False, or save optimizer.state_dict() itself"
+        )
+    weights = saved.get("state_dict") if isinstance(saved, Mapping) else None
+    names = _kinds(states)
+    return [
+        _table(state, label, kind, weights if isinstance(weights, Mapping) else {}, saved)
+        for state, (label, kind) in zip(states, names, strict=True)
+    ]
+
+
+def _optimizer_states(saved: object) -> list[Mapping[str, Any]]:
+    if not isinstance(saved, Mapping):
+        return []
+    found = saved.get("optimizer_states", [saved] if "param_groups" in saved else [])
+    return [state for state in found if isinstance(state, Mapping) and "param_groups" in state]
+
+
+def _kinds(states: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Label and class name of each optimizer."""
+    kinds = [_kind(state) for state in states]
+    labels = []
+    for index, kind in enumerate(kinds):
+        earlier = kinds[:index].count(kind)
+        labels.append((f"{kind}-{earlier}" if earlier else kind, kind))
+    return labels
+
+
+def _kind(state: Mapping[str, Any]) -> str:
+    group = state["param_groups"][0] if state["param_groups"] else {}
+    entries: set[str] = set()
+    for entry in state["state"].values():
+        entries |= {key for key in entry if isinstance(key, str)}
+    for name, needs_entries, needs_options in _SIGNS:
+        if needs_entries <= entries and needs_options <= group.keys():
+            return "AdamW" if name == "Adam" and group.get("decoupled_weight_decay") else name
+    if not entries:
+        raise ValueError("the optimizer state is empty: the optimizer has not stepped yet; train first")
+    raise ValueError(
+        f"the optimizer state must be of a torch.optim class, got entries {sorted(entries)}; "
+        "inspect a run folder instead"
+    )
+
+
+def _table(
+    state: Mapping[str, Any], label: str, kind: str, weights: Mapping[str, Any], saved: Mapping[str, Any]
+) -> DynamicsTable:
+    rates = {
+        f"lr/{group_name(group, index)}": group["lr"]
+        for index, group in enumerate(state["param_groups"])
+        if "lr" in group
+    }
+    step = int(saved.get("global_step", 0) or 0)
+    rows = list(_rows(state, kind, weights, moved=bool(saved.get("lr_schedulers"))))
+    if not step:
+        step = max((int(_step(entry)) for entry in state["state"].values()), default=0)
+    # A scheduler has moved the rate on when a checkpoint is written: updates would not be those of the step.
+    moved = bool(saved.get("lr_schedulers"))
+    source = "checkpoint" if moved else "predicted"
+    about = {"step": step, "optimizer": label, "real_steps": step, "update_source": source}
+    return take(find_engine("eager"), rows, rates, histograms=True, about=about).table()
+
+
+def _step(entry: Mapping[str, Any]) -> float:
+    step = entry.get("step", 1)
+    return host_number(step) if isinstance(step, Tensor) else float(step)
+
+
+def _rows(state: Mapping[str, Any], kind: str, weights: Mapping[str, Any], *, moved: bool) -> Iterator[Row]:
+    rule = rule_for(getattr(torch.optim, kind))
+    names = _names(state, weights)
+    for group_index, group in enumerate(state["param_groups"]):
+        for position, index in enumerate(group["params"]):
+            given = group.get("param_names")
+            name = given[position] if given else names.get(index, f"parameter_{index}")
+            entry = state["state"].get(index, {})
+            parameter = weights.get(name)
+            if not isinstance(parameter, Tensor):
+                known = [x for x in entry.values() if isinstance(x, Tensor) and x.dim()]
+                parameter = torch.full_like(known[0], torch.nan) if known else torch.zeros(0)
+            info = RowInfo(
+                name,
+                group_name(group, group_index),
+                tuple(parameter.shape),
+                str(parameter.dtype).removeprefix("torch."),
+            )
+            tensors = {k: as_real(v) if isinstance(v, Tensor) else v for k, v in entry.items()}
+            view = StepView(as_real(parameter), None, tensors, group, _step(entry))
+            canonical = canonical_step(rule, view)
+            if canonical is not None:
+                canonical = _without_gradient(canonical, update_unknown=moved)
+            yield Row(info, as_real(parameter), None, None, canonical)
+
+
+def _without_gradient(step: CanonicalStep, *, update_unknown: bool) -> CanonicalStep:
+    """A step whose numerator needs the gradient cannot say its update."""
+    if update_unknown or not isinstance(step.gradient_factor, float) or step.gradient_factor:
+        like = step.second_moment if step.second_moment is not None else step.first_moment
+        if like is not None:
+            step.numerator = torch.full_like(like, torch.nan)
+    return step
+
+
+def _names(state: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[int, str]:
+    """Names by position, when the saved weights fit the states one to one in order and shape.
+
+    Only one group without names is in model order for sure; several say nothing about theirs.
+    """
+    if len(state["param_groups"]) != 1:
+        return {}
+    indices = state["param_groups"][0]["params"]
+    candidates = [
+        (name, w)
+        for name, w in weights.items()
+        if isinstance(w, Tensor) and w.is_floating_point() and not name.endswith(_BUFFERS)
+    ]
+    if len(indices) != len(candidates):
+        return {}
+    for index, (_, weight) in zip(indices, candidates, strict=True):
+        entry = state["state"].get(index, {})
+        shapes = {tuple(x.shape) for x in entry.values() if isinstance(x, Tensor) and x.dim()}
+        if shapes and tuple(weight.shape) not in shapes and "row_var" not in entry:
+            return {}
+    return {index: name for index, (name, _) in zip(indices, candidates, strict=True)}
+
+
+_BUFFERS = ("running_mean", "running_var")
+"""Saved beside parameters by batch norm, but no parameters."""

@@ -1,0 +1,208 @@
+"""The figures an engine hands over: sums, maxima and counts that merge, and how columns follow from them.
+
+Everything a reading needs travels in one buffer, so that one copy brings it to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, WIDTH, FloatArray, quantile
+from lightning_adapt.dynamics.statistics import COLUMNS
+
+COUNTS: tuple[str, ...] = (
+    "numel",
+    "grad_numel",  # elements that have a gradient
+    "grad_finite",
+    "grad_zero",
+    "first_finite",
+    "second_numel",
+    "second_finite",
+    "second_zero",
+    "second_subnormal",
+    "floor_numel",  # elements whose step has an epsilon
+    "floor_untouched",
+    "floor_underflow",
+    "floor_small",
+    "eps_share_numel",
+    "update_finite",
+    "lost_numel",
+    "lost",
+    "param_finite",
+    "decay_finite",
+    "rms_t_numel",
+    "snr_numel",
+)
+SUMS: tuple[str, ...] = (
+    "grad_square",
+    "first_square",
+    "second_hat",
+    "eps_share",
+    "update_square",
+    "update_dot_grad",
+    "param_square",
+    "decay_square",
+    "rms_t",
+    "snr",
+)
+MAXIMA: tuple[str, ...] = (
+    "grad_absmax",
+    "first_moment_absmax",
+    "second_moment_absmax",
+    "effective_lr_max",
+    "effective_lr_negated_min",
+    "update_absmax",
+)
+FIGURES = len(COUNTS) + len(SUMS) + len(MAXIMA)
+
+
+@dataclass
+class Packed:
+    """What an engine measured, still on the device.
+
+    Args:
+        figures: Shape ``(rows, FIGURES)``, float64 (float32 where the device has no float64): `COUNTS`,
+            `SUMS`, then `MAXIMA`, which mean nothing where the count that belongs to them is 0.
+        counts: Shape ``(rows, 3, WIDTH)``, int32, or ``None``.
+        scalars: 0-dim device tensors that travel along (found_inf, loss scale, learning rates).
+    """
+
+    figures: Tensor
+    counts: Tensor | None
+    scalars: Sequence[Tensor] = ()
+
+    def buffer(self) -> Tensor:
+        """All of it as one flat uint8 tensor on the device."""
+        parts = [self.figures.reshape(-1).view(torch.uint8)]
+        if self.scalars:
+            like = self.figures
+            parts.append(torch.stack([s.to(like.device, like.dtype) for s in self.scalars]).view(torch.uint8))
+        if self.counts is not None:
+            parts.append(self.counts.reshape(-1).view(torch.uint8))
+        return torch.cat(parts)
+
+
+@dataclass
+class Unpacked:
+    """The same on the host: ``sums[name]`` (counts too) and ``maxima[name]`` have one entry a row."""
+
+    sums: dict[str, FloatArray]
+    maxima: dict[str, FloatArray]
+    counts: npt.NDArray[np.int32] | None
+    scalars: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How to read the buffer of a `Packed`: what the host knows of it without looking."""
+
+    rows: int
+    scalars: int
+    histograms: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, packed: Packed) -> Layout:
+        """The layout of ``packed``."""
+        return cls(len(packed.figures), len(packed.scalars), packed.counts is not None, packed.figures.dtype)
+
+    def unpack(self, buffer: Tensor) -> Unpacked:
+        """Read a buffer that has arrived on the host."""
+        raw = buffer.numpy()
+        kind = np.float64 if self.dtype == torch.float64 else np.float32
+        size = np.dtype(kind).itemsize
+        split = self.rows * FIGURES * size
+        figures = raw[:split].view(kind).reshape(self.rows, FIGURES).astype(np.float64)
+        scalars = raw[split : split + self.scalars * size].view(kind).tolist()
+        counts = None
+        if self.histograms:
+            counts = raw[split + self.scalars * size :].view(np.int32)
+            counts = counts.reshape(self.rows, len(HISTOGRAMS), WIDTH)
+        names = (*COUNTS, *SUMS)
+        sums = dict(zip(names, figures.T[: len(names)], strict=True))
+        maxima = dict(zip(MAXIMA, figures.T[len(names) :], strict=True))
+        return Unpacked(sums, maxima, counts, scalars)
+
+
+_BELONGS = {
+    "grad_absmax": "grad_finite",
+    "first_moment_absmax": "first_finite",
+    "second_moment_absmax": "second_finite",
+    "effective_lr_max": "numel",
+    "effective_lr_negated_min": "numel",
+    "update_absmax": "update_finite",
+}
+"""The count of elements that each maximum is taken over."""
+
+
+def finalise(measured: Unpacked) -> FloatArray:
+    """Turn merged sums, maxima and counts into the table's columns.
+
+    Args:
+        measured: Of one reading, or the merger of several partial ones.
+
+    Returns:
+        Shape ``(rows, len(COLUMNS))``; NaN where there was nothing to measure.
+    """
+    s = measured.sums
+    top = {
+        name: np.where((s[_BELONGS[name]] > 0) & (figure > -np.inf), figure, np.nan)
+        for name, figure in measured.maxima.items()
+    }
+
+    def share(part: str, whole: str) -> FloatArray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(s[whole] > 0, s[part] / s[whole], np.nan)
+
+    lowest, highest = -top["effective_lr_negated_min"], top["effective_lr_max"]
+    untouched, underflow, small = (
+        share(f"floor_{cause}", "floor_numel") for cause in ("untouched", "underflow", "small")
+    )
+    update_rms = np.sqrt(share("update_square", "update_finite"))
+    param_rms = np.sqrt(share("param_square", "param_finite"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norms = np.sqrt(s["update_square"]) * np.sqrt(s["grad_square"])
+        cosine = np.where(norms > 0, s["update_dot_grad"] / norms, np.nan)
+        ratio = np.where(param_rms > 0, update_rms / param_rms, np.nan)
+    columns = {
+        "numel": s["numel"],
+        "grad_rms": np.sqrt(share("grad_square", "grad_finite")),
+        "grad_absmax": top["grad_absmax"],
+        "grad_zero_frac": share("grad_zero", "grad_numel"),
+        "grad_nonfinite_frac": 1.0 - share("grad_finite", "grad_numel"),
+        "first_moment_rms": np.sqrt(share("first_square", "first_finite")),
+        "first_moment_absmax": top["first_moment_absmax"],
+        "second_moment_rms": np.sqrt(share("second_hat", "second_finite")),
+        "second_moment_absmax": top["second_moment_absmax"],
+        "second_moment_zero_frac": share("second_zero", "second_numel"),
+        "second_moment_subnormal_frac": share("second_subnormal", "second_numel"),
+        "effective_lr_min": lowest,
+        "effective_lr_max": highest,
+        "eps_floor_frac": untouched + underflow + small,
+        "eps_floor_untouched_frac": untouched,
+        "eps_floor_underflow_frac": underflow,
+        "eps_floor_small_frac": small,
+        "eps_share_mean": share("eps_share", "eps_share_numel"),
+        "update_rms": update_rms,
+        "update_absmax": top["update_absmax"],
+        "update_lost_frac": share("lost", "lost_numel"),
+        "update_grad_cosine": cosine,
+        "param_rms": param_rms,
+        "update_ratio": ratio,
+        "decay_rms": np.sqrt(share("decay_square", "decay_finite")),
+        "rms_t": np.sqrt(share("rms_t", "rms_t_numel")),
+        "snr_mean": share("snr", "snr_numel"),
+    }
+    for name, q in (("effective_lr_p05", 0.05), ("effective_lr_p50", 0.5), ("effective_lr_p95", 0.95)):
+        columns[name] = (
+            np.full(len(lowest), np.nan)
+            if measured.counts is None
+            else quantile(measured.counts[:, 0], q, EFFECTIVE_LR, lowest, highest)
+        )
+    return np.stack([columns[name] for name in COLUMNS], axis=1)

@@ -1,0 +1,113 @@
+"""A reading under way: measured on the device, copied to the host, turned into a table when it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
+from lightning_adapt.dynamics.engines import Engine
+from lightning_adapt.dynamics.engines.packed import Layout, finalise
+from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
+
+
+def to_host(buffer: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], None]]:
+    """Start the one copy of a reading to the host.
+
+    Returns:
+        The host buffer, a function that tells whether it has arrived, and one that waits for it.
+    """
+    if buffer.device.type != "cuda":
+        host = buffer.to("cpu")
+        return host, lambda: True, lambda: None
+    host = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True)
+    host.copy_(buffer, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(buffer.device))
+    return host, arrived.query, arrived.synchronize
+
+
+@dataclass
+class Reading:
+    """One measured step whose figures may still be on their way."""
+
+    rows: tuple[RowInfo, ...]
+    layout: Layout
+    host: Tensor
+    ready: Callable[[], bool]
+    wait: Callable[[], None]
+    scalars: Mapping[str, float | int]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def table(self, **about: Any) -> DynamicsTable:
+        """The table, waiting for the copy if need be.
+
+        Args:
+            **about: Fields of `DynamicsTable` that the reader knows (``step``, ``optimizer``, …).
+        """
+        self.wait()
+        measured = self.layout.unpack(self.host)
+        # A scalar is the number itself, or the index of a device scalar that came with the buffer.
+        scalars = {
+            name: measured.scalars[value] if isinstance(value, int) else value
+            for name, value in self.scalars.items()
+        }
+        rates = {n.removeprefix("lr/"): v for n, v in scalars.items() if n.startswith("lr/")}
+        skipped = int(scalars.get("fused_skips", 0.0))
+        fields: dict[str, Any] = {**self.about, **about}
+        fields["real_steps"] = fields.get("real_steps", 0) - skipped
+        fields["skipped_steps"] = fields.get("skipped_steps", 0) + skipped
+        return DynamicsTable(
+            rows=self.rows,
+            values=finalise(measured),
+            histograms=None if measured.counts is None else measured.counts.copy(),
+            learning_rates=rates,
+            loss_scale=scalars.get("loss_scale"),
+            skipped=bool(fields.pop("skipped", False)) or scalars.get("found_inf", 0.0) > 0,
+            **fields,
+        )
+
+
+def take(
+    engine: Engine,
+    rows: Iterable[Row],
+    scalars: Mapping[str, Scalar],
+    *,
+    histograms: bool,
+    about: Mapping[str, Any],
+) -> Reading:
+    """Measure ``rows`` and start the copy to the host.
+
+    Args:
+        engine: From `find_engine`.
+        rows: Built lazily.
+        scalars: Numbers that belong to the step (``lr/<group>``, ``loss_scale``, ``found_inf``,
+            ``fused_skips``); those on a device travel in the same copy.
+        histograms: Keep the counts.
+        about: Fields of the table that are known now.
+    """
+    infos: list[RowInfo] = []
+
+    def noted() -> Iterator[Row]:
+        for row in rows:
+            infos.append(row.info)
+            yield row
+
+    packed = engine(noted(), histograms=histograms)
+    known: dict[str, float | int] = {}
+    on_device: list[Tensor] = []
+    for name, value in scalars.items():
+        if not isinstance(value, Tensor):
+            known[name] = float(value)
+        elif value.device.type == "cpu":
+            known[name] = host_number(value)
+        else:
+            known[name] = len(on_device)
+            on_device.append(value.detach().reshape(()))
+    packed.scalars = on_device
+    host, ready, wait = to_host(packed.buffer())
+    return Reading(tuple(infos), Layout.of(packed), host, ready, wait, known, dict(about))

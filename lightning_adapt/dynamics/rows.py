@@ -1,0 +1,160 @@
+"""From an optimizer to the rows an engine measures: names, order, gradients, step counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepView, as_real
+from lightning_adapt.dynamics.table import RowInfo
+from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
+
+
+@dataclass(frozen=True)
+class Member:
+    """A parameter of an optimizer: its row without anything that changes from step to step."""
+
+    parameter: Tensor
+    info: RowInfo
+    group_index: int
+
+
+@dataclass
+class Circumstances:
+    """What is true for the whole step.
+
+    Args:
+        before: Parameters before the step by ``id``; ``None`` predicts the update from the state.
+        remembered: Small state entries before the step by ``id``.
+        steps_seen: Step count for optimizers that keep none.
+        applied: 0 (or a device flag of 0) when the whole step was skipped.
+        gradient_factor: What makes ``.grad`` unscaled.
+    """
+
+    before: Mapping[int, Tensor] | None = None
+    remembered: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    steps_seen: int = 1
+    applied: Scalar = 1.0
+    gradient_factor: Scalar = 1.0
+
+
+def group_name(group: Mapping[str, Any], index: int) -> str:
+    """The group's ``name``, or ``group_<index>``."""
+    return str(group.get("name") or f"group_{index}")
+
+
+def members(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[Member]:
+    """All parameters of ``optimizer``, in the order of ``names`` (model order), unnamed ones last.
+
+    Args:
+        optimizer: Any torch optimizer.
+        names: ``id(parameter)`` to name.
+
+    Returns:
+        One entry a parameter; a parameter without a known name takes it from the group's
+        ``param_names``, else from its position.
+    """
+    order = {key: position for position, key in enumerate(names)}
+    found: dict[int, Member] = {}
+    for index, group in enumerate(optimizer.param_groups):
+        label, given = group_name(group, index), group.get("param_names")
+        for position, parameter in enumerate(group["params"]):
+            fallback = given[position] if given else f"{label}.{position}"
+            info = RowInfo(
+                name=names.get(id(parameter), fallback),
+                group=label,
+                shape=tuple(parameter.shape),
+                dtype=str(parameter.dtype).removeprefix("torch."),
+            )
+            found.setdefault(id(parameter), Member(parameter, info, index))
+    return sorted(found.values(), key=lambda m: order.get(id(m.parameter), len(order)))
+
+
+def step_counts(optimizer: torch.optim.Optimizer, fallback: int) -> dict[int, Scalar]:
+    """Each parameter's own step count by ``id``, without one host read a parameter.
+
+    Counts kept on the host are read with a single call; those on a device stay there.
+    """
+    counts: dict[int, Scalar] = {}
+    host: dict[int, Tensor] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            step = optimizer.state[parameter].get("step") if parameter in optimizer.state else None
+            if not isinstance(step, Tensor):
+                counts[id(parameter)] = float(fallback if step is None else step)
+            elif step.device.type == "cpu":
+                host[id(parameter)] = step
+            else:
+                counts[id(parameter)] = step.double() if step.device.type != "mps" else step.float()
+    if host:
+        counts |= zip(host, torch.stack([s.double() for s in host.values()]).tolist(), strict=True)
+    return counts
+
+
+def build_rows(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[Member], now: Circumstances
+) -> Iterator[Row]:
+    """Yield one `Row` a parameter, lazily: what a rule has to compute lives only while it is measured."""
+    rule, counts = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
+    for member in parameters:
+        parameter = member.parameter
+        gradient, touched = _dense(parameter.grad)
+        view = StepView(
+            parameter=as_real(parameter.detach()),
+            gradient=gradient,
+            state={
+                key: _dense(value)[0] if isinstance(value, Tensor) else value  # sparse SGD: sparse momentum
+                for key, value in optimizer.state.get(parameter, {}).items()
+            },
+            group=optimizer.param_groups[member.group_index],
+            step=counts[id(parameter)],
+            before=None if now.before is None else now.before.get(id(parameter)),
+            touched=touched,
+            remembered=now.remembered.get(id(parameter), {}),
+        )
+        step = canonical_step(rule, view)
+        yield Row(
+            info=_with_state_dtype(member.info, step),
+            parameter=view.parameter,
+            before=view.before,
+            gradient=gradient,
+            canonical=step,
+            gradient_factor=now.gradient_factor,
+            applied=now.applied if gradient is not None else 0.0,
+        )
+
+
+def canonical_step(rule: UpdateRule | None, view: StepView) -> CanonicalStep | None:
+    """The canonical step, or ``None``: no rule, or the optimizer has not stepped this parameter yet."""
+    if rule is None or (not isinstance(view.step, Tensor) and view.step < 1):
+        return None
+    try:
+        return rule.read(view)
+    except KeyError:
+        if view.state:
+            raise
+        return None
+
+
+def _dense(gradient: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """A sparse gradient as a dense one and the mask of elements it names; a dense one as it is."""
+    if gradient is None:
+        return None, None
+    gradient = gradient.detach()
+    if not gradient.is_sparse:
+        return as_real(gradient), None
+    gradient = gradient.coalesce()
+    touched = torch.zeros(gradient.shape, dtype=torch.bool, device=gradient.device)
+    touched[tuple(gradient.indices())] = True
+    return as_real(gradient.to_dense()), touched
+
+
+def _with_state_dtype(info: RowInfo, step: CanonicalStep | None) -> RowInfo:
+    if step is None:
+        return info
+    state = step.second_moment if step.second_moment is not None else step.first_moment
+    return info if state is None else replace(info, state_dtype=str(state.dtype).removeprefix("torch."))

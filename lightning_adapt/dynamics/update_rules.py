@@ -1,0 +1,84 @@
+"""Which tensors and scalars of an optimizer are its canonical step: the registry, one rule a class.
+
+The rules themselves are in `rules_adaptive` and `rules_other`. A rule for an own optimizer:
+
+>>> import torch
+>>> from lightning_adapt.dynamics import CanonicalStep, register_rule
+>>> class SignOfMomentum(torch.optim.SGD):
+...     pass
+>>> @register_rule(SignOfMomentum)
+... def sign_of_momentum(view):
+...     m = view.state["momentum_buffer"]
+...     return CanonicalStep(lr=view.group["lr"], numerator=m.sign(), first_moment=m)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from lightning_adapt.dynamics.canonical import CanonicalStep, StepView
+
+RuleFunction = Callable[[StepView], CanonicalStep]
+_F = TypeVar("_F", bound=RuleFunction)
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """How to read one class of optimizers.
+
+    Args:
+        read: Brings a `StepView` to canonical form.
+        remember: Names of small (0-dim) state entries that must be copied before the step.
+    """
+
+    read: RuleFunction
+    remember: tuple[str, ...] = ()
+
+
+_RULES: dict[type[torch.optim.Optimizer], UpdateRule] = {}
+
+
+def register_rule(
+    optimizer_class: type[torch.optim.Optimizer], *, remember: Iterable[str] = ()
+) -> Callable[[_F], _F]:
+    """Register how to read ``optimizer_class`` and its subclasses; a later rule replaces an earlier one.
+
+    Args:
+        optimizer_class: A subclass of ``torch.optim.Optimizer``.
+        remember: Names of 0-dim state entries to copy before the step, for rules that need an old value.
+
+    Returns:
+        A decorator for a function from `StepView` to `CanonicalStep`.
+
+    Raises:
+        TypeError: If ``optimizer_class`` is not an optimizer class.
+    """
+    if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)):
+        raise TypeError(
+            f"`optimizer_class` must be a subclass of torch.optim.Optimizer, got {optimizer_class!r}; "
+            "pass the class itself"
+        )
+
+    def register(read: _F) -> _F:
+        _RULES[optimizer_class] = UpdateRule(read, tuple(remember))
+        return read
+
+    return register
+
+
+def rule_for(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> UpdateRule | None:
+    """The rule of the nearest registered class in the method resolution order, ``None`` when there is none.
+
+    Example:
+        >>> rule_for(torch.optim.LBFGS) is None
+        True
+    """
+    # Importing the rules registers them; done here so that `register_rule` alone stays import-light.
+    from lightning_adapt.dynamics import rules_adaptive, rules_other  # noqa: F401
+
+    cls = optimizer if isinstance(optimizer, type) else type(optimizer)
+    return next((_RULES[base] for base in cls.__mro__ if base in _RULES), None)

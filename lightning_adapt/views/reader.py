@@ -1,0 +1,124 @@
+"""Tables read back from the event files of a run."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_adapt.dynamics.table import DynamicsHistory, DynamicsTable
+
+_PARTS = ("histograms", "header")
+
+
+def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
+    """Read the history of tables that `OptimizerDynamicsMonitor` left in a run folder.
+
+    Args:
+        logdir: The run folder (the one that holds the event file), or a folder above exactly one such run.
+
+    Returns:
+        Tables sorted by step, then optimizer. Where a resumed run wrote a step again, the later one stays.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or no event file in it.
+        ValueError: If its event files hold no table, or several runs lie below it.
+
+    Example:
+        >>> read_dynamics("no/such/folder")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: `logdir` must be a run folder, got 'no/such/folder', which does not exist; pass the folder that holds the event file
+    """  # noqa: E501
+    folder = Path(logdir)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"`logdir` must be a run folder, got {str(folder)!r}, which does not exist; "
+            "pass the folder that holds the event file"
+        )
+    runs: dict[Path, list[Path]] = {}
+    for file in sorted(path for path in folder.rglob("*tfevents*") if path.is_file()):
+        runs.setdefault(file.parent, []).append(file)
+    if not runs:
+        raise FileNotFoundError(
+            f"`logdir` must hold a TensorBoard event file, got {str(folder)!r}, which has none; "
+            "train with a TensorBoardLogger and OptimizerDynamicsMonitor, or pass the run's own folder"
+        )
+    found = {run: tables for run, files in runs.items() if (tables := _read_run(files))}
+    if not found:
+        raise ValueError(
+            f"`logdir` must hold tables of OptimizerDynamicsMonitor, got {str(folder)!r}, whose event files "
+            "have none; add the callback to the Trainer, and train for at least its `every_n_steps`"
+        )
+    if len(found) > 1 and folder not in found:
+        names = ", ".join(str(run.relative_to(folder)) for run in found)
+        raise ValueError(
+            f"`logdir` must be one run, got {str(folder)!r} with {len(found)} runs below it; "
+            f"pass one of: {names}"
+        )
+    run = folder if folder in found else next(iter(found))
+    return DynamicsHistory(found[run], source=str(run))
+
+
+def _read_run(files: list[Path]) -> list[DynamicsTable]:
+    """All tables in the event files of one run."""
+    try:
+        from lightning_adapt.views.event_file import array_of, from_arrays
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "reading event files needs TensorBoard; pip install 'lightning-adapt[tensorboard]'"
+        ) from error
+
+    contents: dict[str, bytes] = {}
+    # (optimizer, step) -> (wall time, tag, arrays by part): a later writing of the same step replaces it.
+    events: dict[tuple[str, int], tuple[float, str, dict[str, npt.NDArray[Any]]]] = {}
+    for file in files:
+        for step, wall_time, values in _summaries(file):
+            arrays: dict[str, npt.NDArray[Any]] = {}
+            tag = ""
+            for value in values:
+                tag, part = _split(value.tag)
+                arrays[part] = array_of(value)
+                content = value.metadata.plugin_data.content
+                if content and not part:
+                    contents.setdefault(tag, content)
+            optimizer = tag.split("/")[1]
+            known = events.get((optimizer, step))
+            if known is None or known[0] <= wall_time:
+                events[optimizer, step] = (wall_time, tag, arrays)
+    tables = []
+    for (_, step), (_, tag, arrays) in sorted(events.items(), key=lambda item: (item[0][1], item[0][0])):
+        if tag in contents and "" in arrays and "header" in arrays:
+            header = np.asarray(arrays["header"])
+            tables.append(from_arrays(contents[tag], step, arrays[""], header, arrays.get("histograms")))
+    return tables
+
+
+def _split(tag: str) -> tuple[str, str]:
+    """``<tag>/header`` into ``<tag>`` and ``header``."""
+    stem, _, last = tag.rpartition("/")
+    return (stem, last) if last in _PARTS else (tag, "")
+
+
+def _summaries(file: Path) -> Iterator[tuple[int, float, list[Any]]]:
+    """Step, wall time and our values of every summary in an event file, as far as it can be read."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    from lightning_adapt.views.event_file import TAG
+
+    try:
+        for event in LegacyEventFileLoader(str(file)).Load():
+            ours = [value for value in event.summary.value if value.tag.startswith(f"{TAG}/")]
+            if ours:
+                yield event.step, event.wall_time, ours
+    except Exception as error:  # a damaged file ends in one of several private error classes
+        warnings.warn(
+            f"{file} is damaged and was read only in part: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )

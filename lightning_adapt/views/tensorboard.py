@@ -1,0 +1,92 @@
+"""Tables into TensorBoard, through the run's one event file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, Bins
+from lightning_adapt.dynamics.table import DynamicsTable
+from lightning_adapt.views.event_file import tag_of, to_summary
+from lightning_adapt.views.rollup import floor_cause, worst_rows
+from lightning_adapt.views.scalars import ScalarPlan, key
+
+
+class TensorBoardView:
+    """Writes tables through a ``torch.utils.tensorboard.SummaryWriter``.
+
+    Args:
+        writer: The logger's own writer: a second event file in a run folder would freeze TensorBoard's
+            Python loader.
+        worst: Parameters listed in the text page.
+    """
+
+    def __init__(self, writer: Any, *, worst: int = 10) -> None:
+        self._writer, self._worst = writer, worst
+        self._described: set[str] = set()
+        self._charts: dict[str, list[Any]] = {}
+
+    def write(self, table: DynamicsTable, plan: ScalarPlan) -> None:
+        """Write everything but the scalars of one table: itself, histograms, charts, the worst as text."""
+        charts = {title: ["Margin", keys] for title, keys in plan.margins().items()}
+        if not charts.keys() <= self._charts.keys():
+            self._charts |= charts
+            self._writer.add_custom_scalars({"effective learning rate, p05 to p95": self._charts})
+        tag = tag_of(table)
+        summary = to_summary(table, describe=tag not in self._described)
+        self._described.add(tag)
+        self._writer._get_file_writer().add_summary(summary, table.step)
+        if table.skipped:
+            return
+        for bins in (EFFECTIVE_LR, SECOND_MOMENT):
+            histogram = log10_histogram(table, bins)
+            if histogram is not None:
+                tag = key(plan.prefix, f"log10_{bins.name}")
+                self._writer.add_histogram_raw(tag, **histogram, global_step=table.step)
+        text = key(plan.prefix, "worst_parameters")
+        self._writer.add_text(text, worst_markdown(table, self._worst), table.step)
+
+
+def log10_histogram(table: DynamicsTable, bins: Bins) -> dict[str, Any] | None:
+    """All parameters' counts on a log10 axis, as ``SummaryWriter.add_histogram_raw`` wants them.
+
+    TensorBoard re-bins linearly, so that log-spaced bins of the numbers themselves would show one spike;
+    bins of log10 read right. Elements below the lowest or above the highest edge (zero, inf) are left out.
+
+    Returns:
+        ``None`` when there is nothing to show.
+    """
+    if table.histograms is None:
+        return None
+    counts = table.histograms[:, HISTOGRAMS.index(bins)].sum(axis=0, dtype=np.int64)[1:-1]
+    if not counts.any():
+        return None
+    limits = np.log10(bins.edges)
+    centres = (limits[1:] + limits[:-1]) / 2
+    first, last = np.flatnonzero(counts)[[0, -1]]
+    return {
+        "min": float(limits[first]),
+        "max": float(limits[last + 1]),
+        "num": int(counts.sum()),
+        "sum": float(counts @ centres),
+        "sum_squares": float(counts @ centres**2),
+        # The first bucket is everything up to its limit: an empty one marks where the first bin begins.
+        "bucket_limits": limits[first : last + 2].tolist(),
+        "bucket_counts": [0, *counts[first : last + 1].tolist()],
+    }
+
+
+def worst_markdown(table: DynamicsTable, most: int) -> str:
+    """The parameters that deserve a look, as a markdown table."""
+    lines = [
+        "| parameter | effective lr p05 / p50 / p95 | on the epsilon floor | cause | update ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for index in worst_rows(table, most):
+        name = table.names[index].replace("|", "\\|").replace("`", "'").replace("\n", " ")
+        at = dict(zip(table.columns, table.values[index].tolist(), strict=True))
+        rates = " / ".join(f"{at[f'effective_lr_{q}']:.3g}" for q in ("p05", "p50", "p95"))
+        floor, ratio = f"{100 * at['eps_floor_frac']:.1f} %", f"{at['update_ratio']:.2e}"
+        lines.append(f"| `{name}` | {rates} | {floor} | {floor_cause(table, index)} | {ratio} |")
+    return "\n".join(lines)

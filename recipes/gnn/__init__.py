@@ -1,0 +1,1 @@
+"""Graph neural networks: label the nodes of one graph, or whole graphs."""

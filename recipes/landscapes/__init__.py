@@ -1,0 +1,1 @@
+"""Landscapes: every claim about adaptive optimizers as a recipe that measures it."""

@@ -1,0 +1,158 @@
+"""Run one landscape or all of them, and show what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_adapt.recipes.landscapes._lab import Lab
+from lightning_adapt.recipes.landscapes._study import Finding, Outcome, Study
+from lightning_adapt.recipes.landscapes.registry import LANDSCAPES, Entry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Result:
+    """One landscape that was run.
+
+    Args:
+        entry: Which.
+        claim: In one sentence.
+        outcome: Findings and figures; ``None`` when it failed.
+        seconds: Wall time.
+        error: Why it failed.
+        folder: TensorBoard logs.
+    """
+
+    entry: Entry
+    claim: str
+    outcome: Outcome | None
+    seconds: float
+    error: str = ""
+    folder: Path | None = None
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """What was found, nothing when it failed."""
+        return self.outcome.findings if self.outcome else ()
+
+
+def parse(entry: Entry, words: Sequence[str]) -> Study:
+    """Build a study from its YAML file and the command line.
+
+    Args:
+        entry: Which landscape.
+        words: For example ``["--lr", "1.0"]``; ``--help`` lists all.
+
+    Raises:
+        ValueError: If an option is unknown or has a bad value.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"lightning-adapt run landscapes/{entry.name}",
+        description=entry.summary,
+        default_config_files=[str(entry.config_path)],
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with values")
+    parser.add_class_arguments(entry.load(), None)
+    try:
+        values = parser.parse_args(list(words)).as_dict()
+    except Exception as error:
+        raise ValueError(f"{' '.join(str(error).split())}; see {parser.prog} --help") from error
+    options = signature(entry.load()).parameters
+    return entry.load()(**{name: value for name, value in values.items() if name in options})
+
+
+def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Result:
+    """Run one landscape; a failure becomes part of the result.
+
+    Args:
+        entry: Which.
+        folder: Above its log folder; ``None`` writes no logs.
+        study: Made by `parse`; with default values otherwise.
+    """
+    started = time.perf_counter()
+    place = None if folder is None else folder / entry.name
+    claim = entry.load().claim
+    try:
+        outcome = (study or entry.load()()).run(Lab(place))
+        return Result(entry, claim, outcome, time.perf_counter() - started, folder=place)
+    except Exception as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Result(entry, claim, None, time.perf_counter() - started, error=text, folder=place)
+
+
+def run_all(names: Sequence[str], folder: Path | None, console: Console) -> list[Result]:
+    """Run the landscapes called ``names``, all when empty, in teaching order."""
+    chosen = [entry for entry in LANDSCAPES.values() if not names or entry.name in names]
+    results = []
+    with console.status("") as status:
+        for entry in chosen:
+            status.update(f"{entry.name}: {entry.summary}")
+            results.append(run_one(entry, folder))
+    return results
+
+
+def show(results: Sequence[Result], console: Console) -> None:
+    """Print one table over all findings, and the reasons of those that do not hold."""
+    console.print(findings_table(results))
+    for result in results:
+        if result.error:
+            console.print(f"{result.entry.name} failed: {result.error}", style="bold red", markup=False)
+        for finding in result.findings:
+            if not finding.holds:
+                why = finding.reason or "see its page in docs/landscapes"
+                console.print(f"{result.entry.name}: {finding.claim}: {why}", style="yellow", markup=False)
+    findings = [finding for result in results for finding in result.findings]
+    held = sum(finding.holds for finding in findings)
+    console.print(
+        f"{held} of {len(findings)} claims held, {sum(result.seconds for result in results):.0f} s",
+        highlight=False,
+    )
+    folders = [result.folder for result in results if result.folder is not None]
+    if folders:
+        where = folders[0] if len(folders) == 1 else folders[0].parent
+        console.print(f"look     tensorboard --logdir {where}", markup=False, highlight=False, soft_wrap=True)
+
+
+def findings_table(results: Sequence[Result]) -> Table:
+    """Claim, predicted, measured, relative difference, holds or not."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, options in _COLUMNS.items():
+        table.add_column(name, **options)
+    for result in results:
+        for index, finding in enumerate(result.findings):
+            cells = (finding.claim, *numbers(finding))
+            name = result.entry.name if index == 0 else ""
+            table.add_row(name, *cells, "yes" if finding.holds else "[bold yellow]no[/]")
+    return table
+
+
+_COLUMNS: dict[str, dict[str, Any]] = {
+    "landscape": {"no_wrap": True},
+    "claim": {},
+    "predicted": {"justify": "right", "no_wrap": True},
+    "measured": {"justify": "right", "no_wrap": True},
+    "rel. diff.": {"justify": "right", "no_wrap": True},
+    "holds": {},
+}
+
+
+def numbers(finding: Finding) -> tuple[str, str, str]:
+    """Predicted, measured and difference as text."""
+    bound = {"equal": "", "at most": "≤ ", "at least": "≥ "}[finding.kind]
+    absolute = finding.absolute or finding.predicted == 0
+    difference = f"{finding.difference:.1e}" + (" abs." if absolute else "")
+    return f"{bound}{finding.predicted:.6g}", f"{finding.measured:.6g}", difference

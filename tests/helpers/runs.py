@@ -1,0 +1,124 @@
+"""A small Lightning run whose every real step is written down by the module itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
+IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
+    "single": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+
+
+@dataclass
+class Real:
+    """What really happened in one optimizer step, by parameter name."""
+
+    step: int
+    update: dict[str, Tensor] = field(default_factory=dict)
+    gradient: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Observed(LightningModule):
+    """Two layers; writes down parameters around each step, independently of any hook.
+
+    Args:
+        make: Builds an optimizer from parameters.
+        poison: Batch whose loss is made infinite.
+        manual: Two optimizers, stepped by hand.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Any], torch.optim.Optimizer],
+        *,
+        poison: int | None = None,
+        manual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 6), nn.Linear(6, 2)
+        self.make, self.poison, self.automatic_optimization = make, poison, not manual
+        self.real: list[Real] = []
+
+    def loss(self, batch: Tensor, index: int) -> Tensor:
+        out = self.head(torch.tanh(self.body(batch.to(self.body.weight.dtype))))
+        loss = out.square().mean()
+        return loss * torch.inf if index == self.poison else loss
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor | None:
+        if self.automatic_optimization:
+            return self.loss(batch, index)
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(batch, index))
+            with self._written_down():
+                optimizer.step()
+        return None
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        with self._written_down():
+            super().optimizer_step(*args, **kwargs)
+
+    def _written_down(self) -> Any:
+        module = self
+
+        class Around:
+            def __enter__(self) -> None:
+                self.before = {n: p.detach().clone() for n, p in module.named_parameters()}
+
+            def __exit__(self, *_: object) -> None:
+                step = module.trainer.fit_loop.epoch_loop._batches_that_stepped
+                module.real.append(
+                    Real(
+                        step,
+                        {
+                            n: p.detach().double() - self.before[n].double()
+                            for n, p in module.named_parameters()
+                        },
+                        {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None},
+                    )
+                )
+
+        return Around()
+
+    def configure_optimizers(self) -> Any:
+        if self.automatic_optimization:
+            return self.make(self.parameters())
+        return [self.make(self.body.parameters()), self.make(self.head.parameters())]
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        return DataLoader(list(torch.randn(64, 8, generator=generator)), batch_size=4)  # type: ignore[arg-type]
+
+
+def trainer_for(precision: str, *callbacks: Callback, **options: Any) -> Trainer:
+    """A quiet trainer; 16-mixed on CPU has a real gradient scaler, which Lightning gives only this way."""
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "max_epochs": 1,
+        "callbacks": list(callbacks),
+        **options,
+    }
+    if precision == "16-mixed" and settings["accelerator"] == "cpu":
+        # A scale that fits the model from the start: skipped steps are then only those we ask for.
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        settings["plugins"] = MixedPrecision("16-mixed", "cpu", scaler)
+    else:
+        settings["precision"] = precision
+    return Trainer(**settings)

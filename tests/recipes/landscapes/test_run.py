@@ -1,0 +1,179 @@
+"""The frame around the studies: findings, the table, the pages, the command."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lightning_adapt import cli
+from lightning_adapt.recipes.landscapes._lab import Lab
+from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
+from lightning_adapt.recipes.landscapes.page import svg, write_html, write_markdown
+from lightning_adapt.recipes.landscapes.registry import LANDSCAPES, Entry, find
+from lightning_adapt.recipes.landscapes.run import Result, findings_table, numbers, parse, run_one, show
+from lightning_adapt.views.reader import read_dynamics
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "tolerance", "kind", "holds"),
+    [
+        (100.0, 101.0, 0.01, "equal", True),
+        (100.0, 102.0, 0.01, "equal", False),
+        (0.0, 0.0, 0.0, "equal", True),
+        (0.0, 1e-3, 1e-6, "equal", False),
+        (10.0, 3.0, 0.0, "at most", True),
+        (10.0, 10.5, 0.1, "at most", True),
+        (10.0, 12.0, 0.1, "at most", False),
+        (10.0, 12.0, 0.0, "at least", True),
+        (10.0, 8.0, 0.1, "at least", False),
+        (10.0, math.nan, 1.0, "at least", False),
+        (math.inf, math.inf, 0.0, "equal", True),
+    ],
+)
+def test_when_a_finding_holds(
+    predicted: float, measured: float, tolerance: float, kind: str, holds: bool
+) -> None:
+    assert Finding("c", predicted, measured, tolerance, kind).holds is holds  # type: ignore[arg-type]
+
+
+def test_absolute_difference() -> None:
+    finding = Finding("c", 0.5, 0.6, 0.2, absolute=True)
+    assert finding.difference == pytest.approx(0.1)
+    assert numbers(finding) == ("0.5", "0.6", "1.0e-01 abs.")
+    assert numbers(Finding("c", 3.0, 6.0, 0, "at least"))[0] == "≥ 3"
+
+
+@pytest.mark.parametrize("entry", LANDSCAPES.values(), ids=lambda entry: entry.name)
+def test_every_landscape_is_complete(entry: Entry) -> None:
+    study = entry.load()
+    assert study.name == entry.name
+    assert study.claim
+    values = yaml.safe_load(entry.config_path.read_text())
+    defaults = {n: p.default for n, p in inspect.signature(study).parameters.items()}
+    assert {n: list(v) if isinstance(v, tuple) else v for n, v in defaults.items()} == values
+    page = (ROOT / "docs" / "landscapes" / f"{entry.name}.md").read_text()
+    assert f"lightning-adapt run landscapes/{entry.name} --" in page
+    exercise = re.search(rf"run landscapes/{entry.name} --(\w+)", page)
+    assert exercise
+    assert exercise[1] in defaults
+    assert re.search(r"\(\D*\d{4}\D*\)|\d{4}", page)  # a source with its year
+    assert "Source" in (study.__doc__ or "")
+
+
+@pytest.mark.parametrize("entry", LANDSCAPES.values(), ids=lambda entry: entry.name)
+def test_options_come_from_yaml_and_command_line(entry: Entry) -> None:
+    assert isinstance(parse(entry, []), entry.load())
+    with pytest.raises(ValueError, match="no_such_option"):
+        parse(entry, ["--no_such_option", "1"])
+
+
+def test_one_value_can_be_changed() -> None:
+    study = parse(LANDSCAPES["adagrad-decay"], ["--lr", "0.5", "--steps=7"])
+    assert (study.lr, study.steps, study.gradient) == (0.5, 7, 2.0)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="lr"):
+        parse(LANDSCAPES["adagrad-decay"], ["--lr", "much"])
+
+
+def test_unknown_landscape() -> None:
+    with pytest.raises(ValueError, match=r"`landscape` must be one of .* did you mean 'fisher'"):
+        find("landscapes/fischer")
+
+
+class Made(Study):
+    name, claim = "made", "a <claim> that may fail"
+
+    def run(self, lab: Lab) -> Outcome:
+        findings = [Finding("one & <b>", 1.0, 1.0, 0.0), Finding("two | 2", 1.0, 2.0, 0.1, reason="<noise>")]
+        curves = {"measured": ([1.0, 2.0], [1.0, 2.0]), "predicted": ([1.0, 2.0], [1.0, 2.1])}
+        return Outcome(findings, [Figure("title", "x", "y", curves, log_x=False)])
+
+
+class Broken(Made):
+    def run(self, lab: Lab) -> Outcome:
+        raise ArithmeticError("no <luck>")
+
+
+class _Entry(Entry):
+    def load(self) -> type[Study]:
+        return {"Made": Made, "Broken": Broken}[self.class_name]
+
+
+@pytest.fixture
+def results() -> list[Result]:
+    return [run_one(_Entry("made", name, ""), None) for name in ("Made", "Broken")]
+
+
+def test_the_table_tells_what_held_and_why_not(results: list[Result]) -> None:
+    out = io.StringIO()
+    show(results, Console(file=out, width=120))
+    text = out.getvalue()
+    assert "1 of 2 claims held" in text
+    assert "made: two | 2: <noise>" in text
+    assert "made failed: ArithmeticError: no <luck>" in text
+    assert findings_table(results).row_count == 2
+
+
+def test_markdown_page_with_figures(results: list[Result], tmp_path: Path) -> None:
+    files = write_markdown(results, tmp_path / "page.md")
+    assert [file.name for file in files] == ["page.md", "page-made-1.svg"]
+    text = (tmp_path / "page.md").read_text()
+    assert "| two \\| 2 | 1 | 2 | 1.0e+00 | **no** |" in text
+    assert "![title](page-made-1.svg)" in text
+    assert "It failed: ArithmeticError" in text
+    assert (tmp_path / "page-made-1.svg").read_text().startswith("<svg")
+
+
+def test_html_page_is_one_file_and_escapes(results: list[Result], tmp_path: Path) -> None:
+    write_html(results, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "one &amp; &lt;b&gt;" in text
+    assert "no &lt;luck&gt;" in text
+    assert "<svg" in text
+    assert "http://" not in re.sub(r'"http://www\.w3\.org[^"]*"', "", text)
+
+
+def test_the_same_numbers_give_the_same_figure() -> None:
+    figure = Made().run(Lab()).figures[0]
+    assert svg(figure) == svg(figure)
+
+
+def test_logs_hold_the_tables_and_the_prediction_beside(tmp_path: Path) -> None:
+    result = run_one(
+        LANDSCAPES["adagrad-decay"], tmp_path, parse(LANDSCAPES["adagrad-decay"], ["--steps", "9"])
+    )
+    assert result.folder == tmp_path / "adagrad-decay"
+    assert read_dynamics(tmp_path / "adagrad-decay" / "constant").steps == tuple(range(9))
+    assert list((tmp_path / "adagrad-decay" / "constant-claim").glob("*tfevents*"))
+
+
+def test_the_command_runs_one_and_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = ["--logs", str(tmp_path)]
+    assert cli.main(["run", "landscapes/adagrad-decay", "--steps", "5", "--noisy_steps", "5", *logs]) == 0
+    assert "2 of 2 claims held" in capsys.readouterr().out
+    pages = ["--html", str(tmp_path / "p.html"), "--md", str(tmp_path / "p.md")]
+    assert cli.main(["landscapes", "adagrad-decay", *pages, *logs]) == 0
+    assert (tmp_path / "p.html").exists()
+    assert (tmp_path / "p-adagrad-decay-1.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["run", "landscapes/fischer"], 2, "did you mean 'fisher'"),
+        (["landscapes", "fischer"], 2, "did you mean 'fisher'"),
+        (["run", "landscapes/adagrad-decay", "--lrr", "1"], 2, "lrr"),
+        (["landscapes", "--html", "no/such/folder/p.html"], 1, "make it first"),
+    ],
+)
+def test_bad_words(words: list[str], status: int, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == status
+    assert sentence in capsys.readouterr().err

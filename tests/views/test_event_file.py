@@ -1,0 +1,184 @@
+"""Tables through an event file and back, and what damaged or foreign folders say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_adapt.dynamics import COLUMNS, DynamicsHistory, DynamicsTable, RowInfo
+from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
+from lightning_adapt.views.event_file import from_arrays, pack_counts, tag_of, to_summary, unpack_counts
+from lightning_adapt.views.reader import read_dynamics
+from lightning_adapt.views.scalars import ScalarPlan
+from lightning_adapt.views.tensorboard import TensorBoardView
+
+
+def make_table(
+    names: tuple[str, ...] = ("a.weight", "a.bias"), step: int = 3, **fields: Any
+) -> DynamicsTable:
+    generator = np.random.default_rng(step)
+    rows = tuple(RowInfo(name, "decay", (2, 3), "float32", "bfloat16") for name in names)
+    counts = np.zeros((len(rows), len(HISTOGRAMS), WIDTH), dtype=np.int32)
+    counts[:, :, 250:260] = generator.integers(0, 9, (len(rows), len(HISTOGRAMS), 10))
+    values = generator.random((len(rows), len(COLUMNS)))
+    values[0, 3] = np.nan
+    defaults: dict[str, Any] = {
+        "histograms": counts,
+        "optimizer": "AdamW",
+        "learning_rates": {"decay": 0.01, "no_decay": 0.02},
+        "loss_scale": 1024.0,
+        "real_steps": 3,
+        "skipped_steps": 1,
+        "global_step": 4,
+    }
+    return DynamicsTable(rows=rows, values=values, step=step, **{**defaults, **fields})
+
+
+def write(folder: Path, *tables: DynamicsTable) -> None:
+    with SummaryWriter(str(folder)) as writer:
+        view = TensorBoardView(writer)
+        for table in tables:
+            plan = ScalarPlan.of(table, prefix="dynamics", worst=3, max_tags=100)
+            view.write(table, plan)
+
+
+def assert_same(found: DynamicsTable, expected: DynamicsTable) -> None:
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-7, equal_nan=True)
+    if expected.histograms is None:
+        assert found.histograms is None
+    else:
+        np.testing.assert_array_equal(found.histograms, expected.histograms)
+    for field in dataclasses.fields(DynamicsTable):
+        if field.name not in ("values", "histograms"):
+            assert getattr(found, field.name) == getattr(expected, field.name), field.name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"loss_scale": None, "global_step": None},
+        {"skipped": True},
+        {"histograms": None},
+        {"update_source": "predicted", "learning_rates": {}},
+    ],
+)
+def test_a_table_comes_back_as_it_was(fields: dict[str, Any], tmp_path: Path) -> None:
+    table = make_table(**fields)
+    write(tmp_path, table)
+    history = read_dynamics(tmp_path)
+    assert len(history) == 1
+    assert_same(history[0], table)
+
+
+def test_history_is_sorted_and_of_several_optimizers(tmp_path: Path) -> None:
+    tables = [make_table(step=s, optimizer=o) for s in (9, 3, 6) for o in ("AdamW", "SGD")]
+    write(tmp_path, *tables)
+    history = read_dynamics(tmp_path)
+    assert [(t.step, t.optimizer) for t in history] == [(s, o) for s in (3, 6, 9) for o in ("AdamW", "SGD")]
+    assert history.of("SGD").steps == (3, 6, 9)
+    assert history.latest is history[-1]
+    assert len(history[:2]) == 2
+    assert "6 tables of AdamW, SGD, steps 3 to 9" in repr(history)
+    frame = history.to_pandas()
+    assert frame.loc[("SGD", 6, "a.bias"), "grad_rms"] == pytest.approx(tables[5]["a.bias", "grad_rms"])
+    with pytest.raises(KeyError, match="did you mean 'AdamW'"):
+        history.of("Adam")
+
+
+def test_an_empty_history() -> None:
+    history = DynamicsHistory([])
+    assert history.latest is None
+    assert len(history.to_pandas()) == 0
+    assert repr(history) == "DynamicsHistory(0 tables of nothing)"
+
+
+def test_rows_that_change_get_a_tag_of_their_own(tmp_path: Path) -> None:
+    one, two = make_table(step=1), make_table(("a.weight", "a.bias", "b.weight"), step=2)
+    assert tag_of(one) != tag_of(two)
+    assert tag_of(one) == tag_of(make_table(step=5))
+    write(tmp_path, one, two)
+    assert [len(table.rows) for table in read_dynamics(tmp_path)] == [2, 3]
+
+
+def test_a_later_file_wins_where_steps_overlap(tmp_path: Path) -> None:
+    write(tmp_path, make_table(step=1), make_table(step=2))
+    write(tmp_path, make_table(step=2, loss_scale=7.0), make_table(step=3))
+    history = read_dynamics(tmp_path)
+    assert history.steps == (1, 2, 3)
+    assert [table.loss_scale for table in history] == [1024.0, 7.0, 1024.0]
+
+
+def test_a_folder_above_one_run_is_that_run(tmp_path: Path) -> None:
+    write(tmp_path / "lightning_logs" / "version_0", make_table())
+    assert len(read_dynamics(tmp_path)) == 1
+    write(tmp_path / "lightning_logs" / "version_1", make_table())
+    with pytest.raises(ValueError, match=r"2 runs below it; pass one of: lightning_logs/version_0, "):
+        read_dynamics(tmp_path)
+
+
+def test_folders_without_tables(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="which does not exist"):
+        read_dynamics(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="must hold a TensorBoard event file"):
+        read_dynamics(tmp_path)
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    with pytest.raises(ValueError, match="add the callback to the Trainer"):
+        read_dynamics(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [1, 100, 2000])
+def test_a_truncated_file_is_read_as_far_as_it_goes(cut: int, tmp_path: Path) -> None:
+    write(tmp_path, *(make_table(step=s) for s in range(5)))
+    (file,) = tmp_path.glob("*tfevents*")
+    file.write_bytes(file.read_bytes()[:-cut])
+    history = read_dynamics(tmp_path)
+    assert 3 <= len(history) <= 5
+    assert_same(history[0], make_table(step=0))
+
+
+def test_a_corrupt_file_warns_and_keeps_what_was_sound(tmp_path: Path) -> None:
+    write(tmp_path, *(make_table(step=s) for s in range(5)))
+    (file,) = tmp_path.glob("*tfevents*")
+    with open(file, "ab") as stream:
+        RecordWriter(stream).write(b"no event at all")
+    with pytest.warns(RuntimeWarning, match="is damaged and was read only in part"):
+        history = read_dynamics(tmp_path)
+    assert len(history) == 5
+
+
+def test_metadata_is_written_once() -> None:
+    table = make_table()
+    assert to_summary(table, describe=True).value[0].metadata.plugin_data.plugin_name == "lightning_adapt"
+    assert not to_summary(table, describe=False).value[0].HasField("metadata")
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    from lightning_adapt.views.event_file import describe_table
+
+    with pytest.raises(ValueError, match="does not fit its 2 described rows"):
+        from_arrays(describe_table(make_table()), 1, np.zeros((1, 2)), np.zeros(7), None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(0, 4),
+    filled=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, WIDTH - 1), st.integers(1, 2**31 - 1))
+    ),
+)
+def test_packing_counts_loses_nothing(rows: int, filled: list[tuple[int, int, int, int]]) -> None:
+    counts = np.zeros((rows, len(HISTOGRAMS), WIDTH), dtype=np.int32)
+    for row, which, index, value in filled:
+        if row < rows:
+            counts[row, which, index] = value
+    np.testing.assert_array_equal(unpack_counts(pack_counts(counts), rows), counts)
