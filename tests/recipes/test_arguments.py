@@ -30,7 +30,7 @@ from lightning_adapt.recipes.runner import run
         (["--trainer.logger", "Nothing"], {}, ["`--trainer.logger` must be", "class", "got 'Nothing'"]),
         (["--config", "no.yaml"], {}, ["`--config`: File does not exist", "no.yaml"]),
         (["--data.size", "0"], {}, ["`data.size` must be 1 or more, got 0"]),
-        (["--monitor.every_n_steps", "0"], {}, ["`every_n_steps` must be a whole number of at least 1, got 0"]),
+        (["--monitor.every_n_steps", "0"], {}, ["`every_n_steps` must be a whole number of", "1, got 0"]),
         (["--model.lr", "-1"], {}, ["lr", "-1"]),
         (["--model.lr"], {}, ["--model.lr", "expected one argument"]),
     ],
