@@ -6,6 +6,8 @@ floating-point number say: a bin index is a shift of its bit pattern, exact on e
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +66,36 @@ HISTOGRAMS: tuple[Bins, ...] = (EFFECTIVE_LR, SECOND_MOMENT, UPDATE)
 
 WIDTH = EFFECTIVE_LR.size
 assert all(bins.size == WIDTH for bins in HISTOGRAMS)  # one rectangular array holds them all
+
+
+#: Below this many elements every element is counted.
+SAMPLED_FROM = 1 << 17
+
+# Primes: a sample must not walk down one column of a matrix.
+_STRIDES = (61, 59, 53, 47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3)
+
+
+def sample_stride(shape: Sequence[int]) -> int:
+    """Which elements of a tensor a kernel counts: every ``stride``-th, and each of them ``stride`` times.
+
+    At least 2^14 elements are counted, so that the rank of a quantile is off by less than 0.02 (five standard
+    errors of a random sample). The stride divides no dimension, so that the sample meets every column.
+
+    Args:
+        shape: Of the tensor.
+
+    Returns:
+        1 below `SAMPLED_FROM` elements: all are counted.
+
+    Example:
+        >>> sample_stride((1000, 100)), sample_stride((768, 3072)), sample_stride((61 * 400, 1000))
+        (1, 61, 59)
+    """
+    numel = math.prod(shape)
+    if numel < SAMPLED_FROM:
+        return 1
+    most = numel >> 14
+    return next((s for s in _STRIDES if s <= most and all(size % s for size in shape)), 1)
 
 
 def quantile(

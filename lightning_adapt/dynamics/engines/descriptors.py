@@ -1,0 +1,128 @@
+"""What a single-pass kernel needs to know of a row: flat tensors, scalars, and the form of its step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar
+
+#: Tensors of a row, in this order; one that is absent is ``None``.
+SLOTS: tuple[str, ...] = (
+    "parameter",
+    "before",
+    "gradient",
+    "first_moment",
+    "numerator",
+    "second_moment",
+    "centering",
+    "effective_lr",
+)
+
+#: Numbers of a row, in this order; see `CanonicalStep` for what they mean.
+SCALARS: tuple[str, ...] = (
+    "gradient_factor",  # of the row: makes the gradient unscaled
+    "applied",
+    "lr",
+    "first_moment_factor",
+    "first_moment_correction",
+    "gradient_weight",  # of the gradient in the numerator, negative when maximizing
+    "l2",
+    "pull",  # of the parameter in the numerator, through L2
+    "decay",
+    "second_moment_correction",
+    "eps",
+    "adaptive",
+)
+
+# The form of a step, as bits.
+CANONICAL = 1  # there is a canonical step at all
+HAS_EPS = 2
+EPS_INSIDE = 4  # sqrt(v_hat + eps)
+EPS_CLAMP = 8  # max(sqrt(v_hat), eps)
+IS_ROOT = 16  # the second moment is stored as sqrt(v_hat) + eps
+PRECONDITIONED = 32  # the numerator is already divided by the denominator
+HAS_SNR = 64  # the first moment is in gradient units
+HAS_DECAY = 128  # decay or L2 is not 0
+
+
+@dataclass(slots=True)
+class Descriptor:
+    """One row as a kernel sees it.
+
+    Args:
+        tensors: One entry for each of `SLOTS`: one dimension, contiguous, elements in the same order.
+        scalars: One entry for each of `SCALARS`; 0-dim tensors where only the device knows the number.
+        form: Bits, see above.
+        numel: Elements.
+    """
+
+    tensors: tuple[Tensor | None, ...]
+    scalars: tuple[Scalar, ...]
+    form: int
+    numel: int
+
+
+def describe(row: Row) -> Descriptor:
+    """Describe ``row``; copies a tensor only where it does not lie in memory like the parameter.
+
+    Args:
+        row: One parameter with its step.
+
+    Returns:
+        Its descriptor, which keeps every tensor alive that it points to.
+    """
+    parameter, step = row.parameter, row.canonical
+    named: dict[str, Tensor | None] = {
+        "parameter": parameter,
+        "before": row.before,
+        "gradient": row.gradient,
+    }
+    scalars: dict[str, Scalar] = {"gradient_factor": row.gradient_factor, "applied": row.applied}
+    form = 0
+    if step is not None:
+        form = _form(step)
+        scalars |= _scalars(step)
+        if step.gradient is not None:
+            named["gradient"] = step.gradient
+        for name in SLOTS[3:]:
+            named[name] = getattr(step, name)
+    tensors = [named.get(name) for name in SLOTS]
+    if not all(x is None or x.is_contiguous() for x in tensors):
+        # Largest stride first: this permutation makes a dense tensor contiguous, without a copy.
+        order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
+        tensors = [None if x is None else x.permute(order) for x in tensors]
+    flat = tuple(None if x is None else x.detach().reshape(-1) for x in tensors)
+    return Descriptor(flat, tuple(scalars.get(name, 0.0) for name in SCALARS), form, parameter.numel())
+
+
+def _form(step: CanonicalStep) -> int:
+    decays = isinstance(step.decay, Tensor) or bool(step.decay) or bool(step.l2)
+    return (
+        CANONICAL
+        | HAS_EPS * (step.eps is not None)
+        | EPS_INSIDE * (step.eps_placement == "inside")
+        | EPS_CLAMP * (step.eps_placement == "clamp")
+        | IS_ROOT * step.second_moment_is_root
+        | PRECONDITIONED * step.preconditioned
+        | HAS_SNR * (step.first_moment is not None and step.first_moment_correction is not None)
+        | HAS_DECAY * decays
+    )
+
+
+def _scalars(step: CanonicalStep) -> dict[str, Scalar]:
+    outright = step.numerator is not None
+    correction = step.first_moment_correction
+    return {
+        "lr": step.lr,
+        "first_moment_factor": 0.0 if outright else step.first_moment_factor,
+        "first_moment_correction": 0.0 if correction is None else correction,
+        "gradient_weight": 0.0 if outright else step.gradient_factor * (-1.0 if step.maximize else 1.0),
+        "l2": step.l2,
+        "pull": 0.0 if outright else step.gradient_factor * step.l2,
+        "decay": step.decay,
+        "second_moment_correction": step.second_moment_correction,
+        "eps": 0.0 if step.eps is None else step.eps,
+        "adaptive": step.adaptive,
+    }
