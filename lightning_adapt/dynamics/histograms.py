@@ -49,6 +49,11 @@ class Bins:
         return ((self.highest - self.lowest) << self.mantissa_bits) + 2
 
     @property
+    def first_key(self) -> int:
+        """What to take from the leading bits of a float64 to get its bin: ``(bits >> shift) - first_key``."""
+        return ((self.lowest + 1023) << self.mantissa_bits) - 1
+
+    @property
     def edges(self) -> FloatArray:
         """The ``size - 1`` edges between the bins, ascending."""
         parts = 1 << self.mantissa_bits
@@ -72,7 +77,7 @@ assert all(bins.size == WIDTH for bins in HISTOGRAMS)  # one rectangular array h
 SAMPLED_FROM = 1 << 17
 
 # Primes: a sample must not walk down one column of a matrix.
-_STRIDES = (61, 59, 53, 47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3)
+_STRIDES = (127, 113, 101, 89, 79, 71, 61, 59, 53, 47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3)
 
 
 def sample_stride(shape: Sequence[int]) -> int:
@@ -88,8 +93,8 @@ def sample_stride(shape: Sequence[int]) -> int:
         1 below `SAMPLED_FROM` elements: all are counted.
 
     Example:
-        >>> sample_stride((1000, 100)), sample_stride((768, 3072)), sample_stride((61 * 400, 1000))
-        (1, 61, 59)
+        >>> sample_stride((1000, 100)), sample_stride((768, 3072)), sample_stride((127 * 400, 1000))
+        (1, 127, 113)
     """
     numel = math.prod(shape)
     if numel < SAMPLED_FROM:

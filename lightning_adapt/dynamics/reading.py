@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -109,5 +109,9 @@ def take(
             known[name] = len(on_device)
             on_device.append(value.detach().reshape(()))
     packed.scalars = on_device
+    infos = [
+        info if stride == 1 else replace(info, histogram_stride=stride)
+        for info, stride in zip(infos, packed.strides or [1] * len(infos), strict=True)
+    ]
     host, ready, wait = to_host(packed.buffer())
     return Reading(tuple(infos), Layout.of(packed), host, ready, wait, known, dict(about))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -29,6 +29,8 @@ class RowInfo:
         shape: Shape of the parameter.
         dtype: Its dtype without the ``torch.`` prefix.
         state_dtype: Dtype of its second moment (or first moment, or buffer), empty when it has no state.
+        histogram_stride: Its histograms, and the quantiles read from them, are of every so-manyth element,
+            each counted so many times; 1: of all. Every other figure is always of all elements.
     """
 
     name: str
@@ -36,6 +38,7 @@ class RowInfo:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     state_dtype: str = ""
+    histogram_stride: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +92,7 @@ class DynamicsTable:
     @property
     def version(self) -> str:
         """Eight characters that change whenever the set of rows or columns does."""
-        text = json.dumps([[r.name, r.group, r.shape, r.dtype, r.state_dtype] for r in self.rows])
+        text = json.dumps([astuple(row) for row in self.rows])
         return hashlib.sha256((text + "|".join(self.columns)).encode()).hexdigest()[:8]
 
     @overload

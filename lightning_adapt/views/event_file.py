@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def describe_table(table: DynamicsTable) -> bytes:
             "format": 1,
             "optimizer": table.optimizer,
             "columns": table.columns,
-            "rows": [[r.name, r.group, list(r.shape), r.dtype, r.state_dtype] for r in table.rows],
+            "rows": [astuple(row) for row in table.rows],
             "histograms": [[b.name, b.lowest, b.highest, b.mantissa_bits] for b in HISTOGRAMS],
             "header": [*_HEADER, *(f"lr/{name}" for name in table.learning_rates)],
             "update_source": table.update_source,
@@ -103,7 +104,7 @@ def from_arrays(
         ValueError: If they do not fit together.
     """
     about = json.loads(content)
-    rows = tuple(RowInfo(n, g, tuple(shape), d, s) for n, g, shape, d, s in about["rows"])
+    rows = tuple(RowInfo(name, group, tuple(shape), *rest) for name, group, shape, *rest in about["rows"])
     if values.shape != (len(rows), len(about["columns"])):
         raise ValueError(f"table of shape {values.shape} does not fit its {len(rows)} described rows")
     numbers = dict(zip(about["header"], header.tolist(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,15 +28,16 @@ def _values(engine: object, rows: list[Row], **options: object) -> tuple[np.ndar
 
 
 def _agree(rows: list[Row], *, chunk: int) -> None:
-    ours, counts = _values(eager.measure, rows, chunk=chunk)
     theirs, expected = _values(reference.measure, rows)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-20, equal_nan=True)
-    np.testing.assert_array_equal(counts, expected)
+    for engine in (partial(eager.measure, chunk=chunk), find_engine("numba")):
+        ours, counts = _values(engine, rows)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-20, equal_nan=True)
+        np.testing.assert_array_equal(counts, expected)
 
 
 @pytest.mark.parametrize("snapshot", [True, False], ids=["measured", "predicted"])
 @all_optimizers
-def test_eager_agrees_with_reference(case: Case, snapshot: bool) -> None:
+def test_engines_agree_with_reference(case: Case, snapshot: bool) -> None:
     for rows, _ in train_rows(case, torch.float32, steps=3, snapshot=snapshot):
         _agree(rows, chunk=8)
 
@@ -130,7 +132,7 @@ def _example(seed: int, size: int = 400) -> tuple[Tensor, Tensor, Tensor, Tensor
     return before, gradient, m, v
 
 
-@pytest.mark.parametrize("engine", ["eager", "reference"])
+@pytest.mark.parametrize("engine", ["eager", "numba", "reference"])
 @pytest.mark.parametrize(
     ("dtype", "rtol"), [(torch.float64, 1e-12), (torch.float32, 1e-12), (torch.bfloat16, 1e-12)], ids=str
 )
@@ -263,7 +265,7 @@ def test_unknown_engine_lists_the_known() -> None:
         find_engine("eeger")
 
 
-@pytest.mark.parametrize("engine", ["eager", "reference"])
+@pytest.mark.parametrize("engine", ["eager", "numba", "reference"])
 def test_no_rows_and_no_histograms(engine: str) -> None:
     packed = find_engine(engine)([], histograms=True)
     assert finalise(Layout.of(packed).unpack(packed.buffer())).shape == (0, len(COLUMNS))

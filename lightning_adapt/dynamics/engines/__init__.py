@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -14,8 +15,12 @@ from lightning_adapt.dynamics.engines.packed import Packed
 
 ENGINES = {
     "eager": "plain torch, chunked, any device",
+    "numba": "one compiled pass on all cores of the host; needs numba",
     "reference": "float64 numpy, one obvious line a statistic; slow, waits for the device",
 }
+
+_MODULES = {"numba": "cpu"}
+"""Where an engine is that is not in a module of its own name."""
 
 
 class Engine(Protocol):
@@ -27,22 +32,45 @@ class Engine(Protocol):
 
 
 def find_engine(name: str = "auto") -> Engine:
-    """The engine called ``name``; ``"auto"`` chooses the fastest there is.
+    """The engine called ``name``; ``"auto"`` takes for each reading what `choose` says.
 
     Raises:
-        ValueError: If there is no such engine.
+        ValueError: If there is no such engine, or what it needs is not installed.
 
     Example:
         >>> find_engine("fast")
         Traceback (most recent call last):
         ...
-        ValueError: `engine` must be one of auto, eager, reference, got 'fast'; did you mean 'auto'?
+        ValueError: `engine` must be one of auto, eager, numba, reference, got 'fast'; did you mean 'auto'?
     """
-    chosen = "eager" if name == "auto" else name
-    if chosen not in ENGINES:
+    if name != "auto" and name not in ENGINES:
         raise ValueError(unknown_name("engine", name, ["auto", *ENGINES]))
-    engine: Engine = import_module(f"{__name__}.{chosen}").measure
+    if not installed(name):
+        raise ValueError(
+            f"`engine` must be one that is installed, got {name!r}; pip install {name}, or engine='auto'"
+        )
+    engine: Engine = import_module(f"{__name__}.{_MODULES.get(name, name)}").measure
     return engine
+
+
+def installed(name: str) -> bool:
+    """Whether the library that the engine called ``name`` is named after is there."""
+    return name not in ("numba", "triton") or find_spec(name) is not None
+
+
+def choose(device: torch.device) -> tuple[str, str]:
+    """The fastest engine for tensors on ``device``, and why it is that one.
+
+    Example:
+        >>> choose(torch.device("mps"))
+        ('eager', 'there is no compiled engine for mps')
+    """
+    compiled = {"cpu": "numba", "cuda": "triton"}.get(device.type)
+    if compiled is None or compiled not in ENGINES:
+        return "eager", f"there is no compiled engine for {device.type}"
+    if not installed(compiled):
+        return "eager", f"{compiled} is not installed; with it a reading is many times faster"
+    return compiled, f"it is the fastest for {device.type}"
 
 
 def default_chunk(device: torch.device) -> int:

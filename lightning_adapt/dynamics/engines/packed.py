@@ -71,11 +71,13 @@ class Packed:
             `SUMS`, then `MAXIMA`, which mean nothing where the count that belongs to them is 0.
         counts: Shape ``(rows, 3, WIDTH)``, int32, or ``None``.
         scalars: 0-dim device tensors that travel along (found_inf, loss scale, learning rates).
+        strides: Which elements the counts of each row are of, see `sample_stride`; empty: all of them.
     """
 
     figures: Tensor
     counts: Tensor | None
     scalars: Sequence[Tensor] = ()
+    strides: Sequence[int] = ()
 
     def buffer(self) -> Tensor:
         """All of it as one flat uint8 tensor on the device."""
@@ -128,6 +130,19 @@ class Layout:
         sums = dict(zip(names, figures.T[: len(names)], strict=True))
         maxima = dict(zip(MAXIMA, figures.T[len(names) :], strict=True))
         return Unpacked(sums, maxima, counts, scalars)
+
+
+def concatenated(parts: Sequence[Packed]) -> Packed:
+    """The rows of several `Packed`, one after the other, on the device of those that are not on the host."""
+    homes = [part.figures.device for part in parts]
+    home = next((device for device in homes if device.type != "cpu"), homes[0])
+    dtype = torch.float32 if home.type == "mps" else torch.float64
+    counts = [part.counts.to(home, non_blocking=True) for part in parts if part.counts is not None]
+    return Packed(
+        torch.cat([part.figures.to(home, dtype, non_blocking=True) for part in parts]),
+        torch.cat(counts) if counts else None,
+        strides=[stride for part in parts for stride in (part.strides or [1] * len(part.figures))],
+    )
 
 
 _BELONGS = {

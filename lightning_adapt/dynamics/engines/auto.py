@@ -1,0 +1,26 @@
+"""The engine that leaves the work to the fastest one for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+import torch
+
+from lightning_adapt.dynamics.canonical import Row
+from lightning_adapt.dynamics.engines import choose, find_engine
+from lightning_adapt.dynamics.engines.packed import Packed
+
+
+def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
+    """Measure ``rows`` with the engine that `choose` names for the device of the first.
+
+    Args:
+        rows: Consumed lazily.
+        histograms: Also count; without counts the quantile columns are NaN.
+    """
+    remaining = iter(rows)
+    first = next(remaining, None)
+    device = torch.device("cpu") if first is None else first.parameter.device
+    engine = find_engine("eager" if first is None else choose(device)[0])
+    return engine(remaining if first is None else chain([first], remaining), histograms=histograms)

@@ -1,0 +1,155 @@
+"""What the compiled functions share: how they are compiled, names for positions, reading memory."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic as _intrinsic
+from numba.np.numpy_support import carray
+
+from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
+from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS
+
+#: Elements of a block: what the passes over it read again must still be in the first-level cache.
+BLOCK = 1024
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+ABSENT, FLOAT32, BFLOAT16, FLOAT16, FLOAT64 = range(5)
+"""Kinds of tensors."""
+
+# The compiler takes attributes of a named tuple for the constants they are.
+FIGURE: Any = namedtuple("FIGURE", (*COUNTS, *SUMS, *MAXIMA))(*range(len(COUNTS) + len(SUMS) + len(MAXIMA)))
+SCALAR: Any = namedtuple("SCALAR", SCALARS)(*range(len(SCALARS)))
+SLOT: Any = namedtuple("SLOT", SLOTS)(*range(len(SLOTS)))
+
+# Functions that are only called from compiled ones need no way in from Python, which is quicker to compile.
+_INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def exactly(function: _F) -> _F:
+    """Compile as written: every operation rounds once, as in numpy."""
+    return cast(_F, njit(**_INNER)(function))
+
+
+def in_any_order(function: _F) -> _F:
+    """Compile so that sums may be taken in any order and fit vector registers; inf and NaN stay."""
+    return cast(_F, njit(**_INNER, fastmath={"reassoc", "nsz", "contract"})(function))
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's decorator; what it makes takes one argument less than ``function``, which no type says."""
+    return _intrinsic(function)
+
+
+def _extreme(name: str) -> Any:
+    """Maximum or minimum of numbers, none of them NaN, as an instruction that vectorises."""
+
+    @intrinsic
+    def pick(_: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = arguments[0].type
+            function = builder.module.declare_intrinsic(name, [kind], ir.FunctionType(kind, [kind, kind]))
+            return builder.call(function, arguments, fastmath=("nnan", "ninf", "nsz"))
+
+        return a(a, a), generate
+
+    return pick
+
+
+larger, smaller = _extreme("llvm.maxnum"), _extreme("llvm.minnum")
+
+
+@intrinsic
+def _pointer(_: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(address), generate
+
+
+@intrinsic
+def _from_bits(_: Any, bits: Any) -> Any:
+    """The float32 with these 32 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.trunc(arguments[0], ir.IntType(32)), ir.FloatType())
+
+    return types.float32(types.int64), generate
+
+
+@exactly
+def floats(address: int, kind: int, start: int, n: int, room: Any, bits: Any) -> Any:
+    """``n`` elements from ``start`` as float32: the memory itself where it is float32, else ``room``, filled.
+
+    Args:
+        address: Of the first element of the tensor.
+        kind: `ABSENT` (``room`` as it is), `FLOAT32`, `BFLOAT16` or `FLOAT16`.
+        start: First element.
+        n: How many.
+        room: Shape ``(BLOCK,)``, float32.
+        bits: The same memory as int32.
+    """
+    if kind == FLOAT32:
+        return carray(_pointer(address + 4 * start), (n,), np.float32)
+    if kind != ABSENT:
+        half = carray(_pointer(address + 2 * start), (n,), np.uint16)
+        if kind == BFLOAT16:
+            for i in range(n):
+                bits[i] = np.int32(half[i]) << 16
+        else:
+            _widen(half, n, room, bits)
+    return room[:n]
+
+
+@exactly
+def _widen(half: Any, n: int, room: Any, bits: Any) -> None:
+    """float16 to float32: move the bits, then scale, which also makes subnormal numbers right."""
+    for i in range(n):
+        bits[i] = (np.int32(half[i]) & 0x7FFF) << 13
+    for i in range(n):
+        wide = room[i] * np.float32(2.0**112)
+        if (half[i] & 0x7C00) == 0x7C00:
+            wide = np.float32(np.inf) if (half[i] & 0x3FF) == 0 else np.float32(np.nan)
+        room[i] = -wide if half[i] >= 0x8000 else wide
+
+
+@exactly
+def doubles(address: int, kind: int, start: int, n: int, room: Any, narrow: Any, bits: Any) -> None:
+    """``n`` elements from ``start`` into ``room``, float64; ``narrow`` and ``bits`` are as in `floats`."""
+    if kind == FLOAT64:
+        wide = carray(_pointer(address + 8 * start), (n,), np.float64)
+        for i in range(n):
+            room[i] = wide[i]
+    else:
+        single = floats(address, kind, start, n, narrow, bits)
+        for i in range(n):
+            room[i] = np.float64(single[i])
+
+
+@exactly
+def gather(address: int, kind: int, start: int, stop: int, stride: int, room: Any) -> None:
+    """Every ``stride``-th element from ``start`` up to ``stop`` into ``room``, float64."""
+    for taken in range((stop - start + stride - 1) // stride):
+        room[taken] = _element(address, kind, start + taken * stride)
+
+
+@exactly
+def _element(address: int, kind: int, i: int) -> float:
+    if kind == FLOAT32:
+        return np.float64(carray(_pointer(address + 4 * i), (1,), np.float32)[0])
+    if kind == FLOAT64:
+        return float(carray(_pointer(address + 8 * i), (1,), np.float64)[0])
+    half = np.int64(carray(_pointer(address + 2 * i), (1,), np.uint16)[0])
+    if kind == BFLOAT16:
+        return np.float64(_from_bits(half << 16))
+    if (half & 0x7C00) == 0x7C00:
+        wide = np.inf if (half & 0x3FF) == 0 else np.nan
+    else:
+        wide = np.float64(_from_bits((half & 0x7FFF) << 13)) * 2.0**112
+    return -wide if half >= 0x8000 else wide

@@ -1,0 +1,329 @@
+"""The compiled engine for the host: the fast way, blocks that must not go it, samples, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lightning_adapt.dynamics import DynamicsProbe
+from lightning_adapt.dynamics.canonical import CanonicalStep, Row
+from lightning_adapt.dynamics.engines import cpu, reference
+from lightning_adapt.dynamics.engines.cpu import _pass
+from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS, Packed
+from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, SAMPLED_FROM, quantile, sample_stride
+from lightning_adapt.dynamics.rows import Circumstances, build_rows, members
+from lightning_adapt.dynamics.table import RowInfo
+
+SIZE = 5 * 1024 + 77  # blocks that are full, and one that is not
+STRIDE = 3
+
+
+@pytest.fixture(autouse=True)
+def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tensors go the fast way, too, and are sampled."""
+    monkeypatch.setattr(cpu, "sample_stride", lambda shape: STRIDE)
+
+
+def _figures(packed: Packed) -> dict[str, np.ndarray]:
+    return dict(zip((*COUNTS, *SUMS, *MAXIMA), packed.figures.numpy().T, strict=True))
+
+
+def _close(ours: Packed, theirs: Packed, rtol: float) -> None:
+    found, expected = _figures(ours), _figures(theirs)
+    for name in COUNTS:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    for name in MAXIMA:
+        np.testing.assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+    for name in SUMS:
+        # A dot product may cancel: what counts is its error beside the norms.
+        norms = np.sqrt(expected["update_square"] * expected["grad_square"])
+        atol = rtol * norms if name == "update_dot_grad" else 0
+        apart = np.abs(found[name] - expected[name])
+        assert (apart <= rtol * np.abs(expected[name]) + atol + 1e-300).all(), (name, apart, expected[name])
+
+
+def _sampled(row: Row) -> Row:
+    """Every third element of ``row``."""
+    step = row.canonical
+
+    def some(x: Any) -> Any:
+        return x.reshape(-1)[::STRIDE] if isinstance(x, Tensor) and x.dim() else x
+
+    taken = None
+    if step is not None:
+        taken = CanonicalStep(**{name: some(getattr(step, name)) for name in CanonicalStep.__slots__})
+    return Row(
+        row.info, some(row.parameter), some(row.before), some(row.gradient), taken,
+        row.gradient_factor, row.applied,
+    )  # fmt: skip
+
+
+def _agrees(rows: list[Row], rtol: float = 1e-6) -> None:
+    ours = cpu.measure(rows)
+    _close(ours, reference.measure(rows), rtol)
+    counts = reference.measure([_sampled(row) for row in rows]).counts
+    assert ours.counts is not None
+    assert counts is not None
+    np.testing.assert_array_equal(ours.counts, counts * STRIDE)
+    assert list(ours.strides) == [STRIDE] * len(rows)
+
+
+O = torch.optim  # noqa: E741
+CASES: list[tuple[Callable[..., O.Optimizer], dict[str, Any]]] = [
+    (O.AdamW, {}),
+    (O.AdamW, {"weight_decay": 0.1, "lr": 0.01, "fused": True}),
+    (O.AdamW, {"lr": 1e-7}),  # most updates are lost
+    (O.AdamW, {"lr": 1e-9, "weight_decay": 0.0}),
+    (O.Adam, {"weight_decay": 0.1}),
+    (O.Adam, {"eps": 1e-3, "maximize": True}),
+    (O.Adam, {"amsgrad": True, "eps": 0.0}),
+    (O.NAdam, {}),
+    (O.RAdam, {}),
+    (O.Adagrad, {"lr": 0.01}),
+    (O.Adagrad, {"lr": 0.01, "weight_decay": 0.1, "maximize": True}),
+    (O.RMSprop, {}),
+    (O.RMSprop, {"momentum": 0.9, "weight_decay": 0.1}),
+    (O.RMSprop, {"centered": True}),
+    (O.Adadelta, {}),
+    (O.Adamax, {}),
+    (O.SGD, {"lr": 0.1}),
+    (O.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+]
+
+
+def _trained(
+    make: Callable[..., O.Optimizer], options: dict[str, Any], dtype: torch.dtype, snapshot: bool
+) -> Any:
+    """Rows after each of three steps: dense gradients, zeros here and there, and an untouched stretch."""
+    torch.manual_seed(0)
+    parameter = nn.Parameter(torch.randn(SIZE).to(dtype))
+    idle = nn.Parameter(torch.ones(SIZE).to(dtype))
+    optimizer = make([parameter, idle], **options)
+    names = {id(parameter): "p", id(idle): "idle"}
+    for step in range(3):
+        gradient = torch.randn(SIZE) * 1e-3
+        gradient[::7] = 0
+        gradient[1000:3000] = 0
+        parameter.grad = gradient.to(dtype)
+        before = {id(p): p.detach().clone() for p in (parameter, idle)} if snapshot else None
+        optimizer.step()
+        yield list(build_rows(optimizer, members(optimizer, names), Circumstances(before, {}, step + 1)))
+
+
+@pytest.mark.parametrize("snapshot", [True, False], ids=["measured", "predicted"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(("make", "options"), CASES, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_the_fast_way_agrees_with_the_reference(
+    make: Any, options: dict[str, Any], dtype: torch.dtype, snapshot: bool
+) -> None:
+    for rows in _trained(make, options, dtype, snapshot):
+        _agrees(rows)
+
+
+def _adamw(p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, eps: float = 1e-8, decay: float = 1e-4) -> Row:
+    step = CanonicalStep(
+        lr=1e-3,
+        first_moment=m,
+        first_moment_factor=1.5,
+        first_moment_correction=1.5,
+        second_moment=v,
+        second_moment_correction=1.25,
+        eps=eps,
+        decay=decay,
+    )
+    return Row(RowInfo("p"), p, None, g, step)
+
+
+def _ordinary(size: int = SIZE) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    p, g, m, v = (torch.randn(size, generator=generator) for _ in range(4))
+    return p, g * 1e-3, m * 1e-3, v.square() * 1e-6
+
+
+WRECKS = {
+    "nothing": lambda p, g, m, v: None,
+    "nan in g": lambda p, g, m, v: g.__setitem__(5, torch.nan),
+    "inf in g": lambda p, g, m, v: g.__setitem__(2000, -torch.inf),
+    "nan in m": lambda p, g, m, v: m.__setitem__(1, torch.nan),
+    "inf in v": lambda p, g, m, v: v.__setitem__(SIZE - 1, torch.inf),
+    "nan in v": lambda p, g, m, v: v.__setitem__(0, torch.nan),
+    "negative v": lambda p, g, m, v: v.__setitem__(0, -1.0),
+    "nan in p": lambda p, g, m, v: p.__setitem__(3, torch.nan),
+    "subnormal v": lambda p, g, m, v: v.__setitem__(slice(0, 50), 1e-41),
+    "zero v": lambda p, g, m, v: v.__setitem__(slice(0, 50), 0.0),
+    "v at the floor": lambda p, g, m, v: v.__setitem__(slice(0, 1500), 1e-16 / 1.25),
+    "untouched": lambda p, g, m, v: [x.__setitem__(slice(0, 1024), 0.0) for x in (g, m, v)],
+    "tiny g": lambda p, g, m, v: g.mul_(1e-22),
+    "tiny everything": lambda p, g, m, v: [x.mul_(y) for x, y in ((g, 1e-17), (m, 1e-17), (v, 1e-33))],
+    "huge g": lambda p, g, m, v: g.mul_(1e25),
+    "huge p": lambda p, g, m, v: p.mul_(1e20),
+    "zero p": lambda p, g, m, v: p.zero_(),
+    "tiny p": lambda p, g, m, v: p.mul_(1e-30),
+    "no gradient left": lambda p, g, m, v: [x.zero_() for x in (g, m)],
+}
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-4, 1e-25])
+@pytest.mark.parametrize("eps", [1e-8, 1e-3, 0.0])
+@pytest.mark.parametrize("wreck", WRECKS)
+def test_a_block_with_anything_unusual_agrees(wreck: str, eps: float, decay: float) -> None:
+    tensors = _ordinary()
+    WRECKS[wreck](*tensors)
+    _agrees([_adamw(*tensors, eps=eps, decay=decay)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(0, 3000),
+    scales=st.tuples(*[st.floats(-40, 25).map(lambda e: 10.0**e)] * 3),
+    eps=st.sampled_from([0.0, 1e-30, 1e-15, 1e-8, 1e-3, 10.0]),
+    decay=st.sampled_from([0.0, 1e-12, 0.1]),
+)
+def test_at_any_scale(size: int, scales: tuple[float, ...], eps: float, decay: float) -> None:
+    p, g, m, v = _ordinary(size)
+    _agrees([_adamw(p * scales[0], g * scales[1], m * scales[1], v * scales[2], eps=eps, decay=decay)])
+
+
+def test_whether_an_update_was_lost_is_exact_at_the_border() -> None:
+    """Updates from just below to just above half an ulp of the parameter, closer than float32 can tell."""
+    p, g, _, v = torch.ones(4096), torch.zeros(4096), None, torch.ones(4096)
+    half = 2.0**-25  # of the distance from 1 to the next smaller float32
+    m = torch.linspace(-1, 1, 4096).double().mul(2e-6).add(1).mul(half / 1e-3 / 1.5 * 1.25**0.5).float()
+    row = _adamw(p, g, m, v, eps=1e-30, decay=0.0)
+    _agrees([row])
+    lost = _figures(cpu.measure([row]))["lost"][0]
+    assert 0 < lost < 4096
+
+
+@pytest.mark.parametrize(
+    "layout", ["transposed", "channels last", "every other", "misaligned", "0-dim", "empty"]
+)
+def test_tensors_as_they_lie_in_memory(layout: str) -> None:
+    shape = {"0-dim": (), "empty": (0, 3)}.get(layout, (8, 6, 10, 12))
+    torch.manual_seed(0)
+    tensors = []
+    for scale in (1.0, 1e-3, 1e-3, 1e-6):
+        x = torch.randn(shape) * scale
+        if layout == "transposed":
+            x = x.transpose(0, 2)
+        elif layout == "channels last":
+            x = x.to(memory_format=torch.channels_last)
+        elif layout == "every other":
+            x = torch.randn(8, 6, 10, 24)[..., ::2] * scale
+        elif layout == "misaligned":
+            x = (torch.randn(8 * 6 * 10 * 12 + 1) * scale)[1:].view(shape)
+        tensors.append(x)
+    tensors[3] = tensors[3].abs()
+    rows = [_adamw(*tensors)]
+    _close(cpu.measure(rows), reference.measure(rows), 1e-6)
+
+
+def test_results_repeat_bit_by_bit_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_TASK", 2048)
+    rows = [_adamw(*_ordinary()), _adamw(*_ordinary(100)), _adamw(*_ordinary(9000))]
+    threads, packed = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3, 2):
+            torch.set_num_threads(number)
+            packed.append(cpu.measure(rows))
+    finally:
+        torch.set_num_threads(threads)
+    for other in packed[1:]:
+        assert torch.equal(packed[0].figures, other.figures)
+        assert packed[0].counts is not None
+        assert torch.equal(packed[0].counts, other.counts)  # type: ignore[arg-type]
+
+
+def test_what_the_kernel_cannot_read_is_left_to_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_KINDS", {k: v for k, v in cpu._KINDS.items() if k != torch.float16})
+    half = Row(RowInfo("half"), torch.ones(7, dtype=torch.float16), None, None, None)
+    rows = [_adamw(*_ordinary()), half, _adamw(*_ordinary(50))]
+    packed = cpu.measure(rows)
+    _close(packed, reference.measure(rows), 1e-6)
+    assert list(packed.strides) == [STRIDE, 1, STRIDE]
+
+
+def test_one_pass_starts_no_thread_when_torch_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(cpu, "_threads", lambda number: pytest.fail("a thread"))
+    cpu.measure([_adamw(*_ordinary(cpu._TASK + 5))])
+
+
+def test_a_change_of_any_source_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = _pass.version()
+    read = type(_pass.HERE).read_bytes
+    monkeypatch.setattr(
+        type(_pass.HERE), "read_bytes", lambda self: read(self) + b"#" * (self.name == "packed.py")
+    )
+    assert _pass.version() != version
+
+
+# --- samples ---
+
+
+def test_a_large_parameter_is_sampled_and_its_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "sample_stride", sample_stride)
+    model = nn.ParameterDict({"large": torch.randn(512, 384), "small": torch.randn(100)})
+    optimizer = torch.optim.AdamW(model.parameters())
+    with DynamicsProbe(optimizer, model, engine="numba", strict=True) as probe:
+        for parameter in model.values():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    assert probe.table is not None
+    strides = {row.name: row.histogram_stride for row in probe.table.rows}
+    assert strides == {"large": 11, "small": 1}
+    counted = probe.table.histogram("large", "effective_lr").sum()
+    assert 512 * 384 <= counted < 512 * 384 + 11
+    assert probe.table["large", "numel"] == 512 * 384
+
+
+SHAPES = [(1 << 17,), (512, 384), (127, 4001), (2048, 768), (61, 53, 113), (50257, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("order", ["random", "sorted", "by column", "by row"])
+def test_the_rank_of_a_sampled_quantile_is_off_by_less_than_two_per_cent(
+    shape: tuple[int, ...], order: str
+) -> None:
+    stride = sample_stride(shape)
+    assert stride > 1
+    generator = np.random.default_rng(0)
+    rates = np.exp(generator.standard_normal(shape))
+    if order == "sorted":
+        rates = np.sort(rates.ravel())
+    elif order == "by column":
+        rates = np.broadcast_to(np.exp(generator.standard_normal(shape[-1])), shape)
+    elif order == "by row":
+        rates = np.broadcast_to(
+            np.exp(generator.standard_normal(shape[0]))[(..., *[None] * (len(shape) - 1))], shape
+        )
+    everything = np.sort(rates.ravel())
+    sample = np.sort(rates.ravel()[::stride])
+    for q in (0.05, 0.5, 0.95):
+        value = sample[int(q * len(sample))]
+        low, high = (
+            np.searchsorted(everything, [value], "left")[0],
+            np.searchsorted(everything, [value], "right")[0],
+        )
+        assert low / len(everything) - 0.02 < q < high / len(everything) + 0.02
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=4))
+def test_a_sample_meets_every_column_and_is_large_enough(shape: list[int]) -> None:
+    stride, numel = sample_stride(shape), int(np.prod(shape))
+    assert stride == 1 or (numel // stride >= 1 << 14 and all(size % stride for size in shape))
+    assert stride == 1 or numel >= SAMPLED_FROM
+
+
+def test_quantiles_of_weighted_counts_are_those_of_the_sample() -> None:
+    counts = np.zeros((1, EFFECTIVE_LR.size), dtype=int)
+    counts[0, 200:210] = 3
+    once = quantile(counts, 0.5, EFFECTIVE_LR, [0.0], [np.inf])
+    assert quantile(counts * 61, 0.5, EFFECTIVE_LR, [0.0], [np.inf]) == pytest.approx(once)
