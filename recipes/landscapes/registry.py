@@ -51,6 +51,7 @@ _ENTRIES = (
     Entry("adagrad-decay", "AdagradDecay", "Adagrad's effective learning rate only falls"),
     Entry("rmsprop-memory", "RMSPropMemory", "RMSProp forgets: its memory is about 1/(1-ρ) steps"),
     Entry("flat-basin", "FlatBasin", "crossing a flat basin: Adagrad needs (D/2η)² steps, RMSProp D/η"),
+    Entry("new-feature", "NewFeature", "a feature that is silent at first: whose rate is left?"),
     Entry("bias-correction", "BiasCorrection", "m and v start at zero and are biased"),
     Entry("epsilon-floor", "EpsilonFloor", "ε is a floor that takes over when g² underflows"),
     Entry("fisher", "Fisher", "with labels from the model, accumulated g² is the Fisher diagonal"),
