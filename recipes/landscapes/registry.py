@@ -53,6 +53,7 @@ _ENTRIES = (
     Entry("flat-basin", "FlatBasin", "crossing a flat basin: Adagrad needs (D/2η)² steps, RMSProp D/η"),
     Entry("new-feature", "NewFeature", "a feature that is silent at first: whose rate is left?"),
     Entry("bias-correction", "BiasCorrection", "m and v start at zero and are biased"),
+    Entry("moment-memory", "MomentMemory", "direction may be noisy, scale must be smooth: β1 < √β2"),
     Entry("epsilon-floor", "EpsilonFloor", "ε is a floor that takes over when g² underflows"),
     Entry("fisher", "Fisher", "with labels from the model, accumulated g² is the Fisher diagonal"),
 )
