@@ -55,6 +55,7 @@ _ENTRIES = (
     Entry("bias-correction", "BiasCorrection", "m and v start at zero and are biased"),
     Entry("moment-memory", "MomentMemory", "direction may be noisy, scale must be smooth: β1 < √β2"),
     Entry("epsilon-floor", "EpsilonFloor", "ε is a floor that takes over when g² underflows"),
+    Entry("bf16-states", "Bf16States", "bf16 loses small changes of v and of weights, fp16 small v"),
     Entry("weight-decay", "WeightDecay", "L2 is scaled by the denominator, decoupled decay is not"),
     Entry("fisher", "Fisher", "with labels from the model, accumulated g² is the Fisher diagonal"),
 )

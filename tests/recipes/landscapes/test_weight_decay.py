@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_adapt.recipes.gnn._pyg import Data
 from lightning_adapt.recipes.landscapes import weight_decay
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._weight_decay_models import adam_with_l2, unreached
@@ -65,7 +65,8 @@ def test_the_formula_is_torchs_adam():
 
 def test_unreached_words_are_those_beyond_two_edges():
     path = torch.tensor([[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]])  # 0 - 1 - 2 - 3, one word each
-    graph = Data(x=torch.eye(4), edge_index=path, train_mask=torch.tensor([True, False, False, False]))
+    train = torch.tensor([True, False, False, False])
+    graph = SimpleNamespace(x=torch.eye(4), edge_index=path, train_mask=train)
     assert unreached(graph).tolist() == [False, False, False, True]
 
 
