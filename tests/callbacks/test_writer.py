@@ -1,0 +1,69 @@
+"""Jobs keep their order, none is lost, none blocks, and an error is told once."""
+
+from __future__ import annotations
+
+from threading import Event, current_thread
+
+import pytest
+
+from lightning_adapt.callbacks._writer import Writer
+
+
+def test_jobs_keep_their_order_on_one_other_thread() -> None:
+    writer, done, threads = Writer(most=1000), [], set()
+
+    def job(number: int) -> None:
+        done.append(number)
+        threads.add(current_thread().name)
+
+    for number in range(500):
+        assert writer.put(lambda number=number: job(number))  # type: ignore[misc]
+    writer.drain()
+    assert done == list(range(500))
+    assert threads == {"lightning-adapt-writer"}
+    assert writer.dropped == 0
+
+
+def test_a_full_queue_drops_and_counts_and_does_not_block() -> None:
+    writer, go, done = Writer(most=2), Event(), []
+    started = Event()
+
+    def slow() -> None:
+        started.set()
+        go.wait(10)
+        done.append(0)
+
+    writer.put(slow)
+    started.wait(10)
+    kept = sum(writer.put(lambda: done.append(1)) for _ in range(10))
+    assert kept == 2
+    assert writer.dropped == 10 - kept
+    go.set()
+    writer.drain()
+    assert len(done) == 1 + kept
+    assert done[0] == 0
+
+
+def test_an_error_is_raised_once_and_later_jobs_are_done() -> None:
+    writer, done = Writer(), []
+    writer.put(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    writer._jobs.join()
+    with pytest.raises(ZeroDivisionError):
+        writer.put(lambda: done.append(1))
+    writer.put(lambda: done.append(2))
+    writer.drain()
+    assert done == [2]
+
+
+def test_an_error_is_told_at_the_end_at_the_latest() -> None:
+    writer = Writer()
+    writer.put(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ZeroDivisionError):
+        writer.drain()
+    writer.drain()
+
+
+def test_nothing_to_drain_needs_no_thread() -> None:
+    writer = Writer()
+    writer.drain()
+    assert writer._thread is None
