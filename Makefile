@@ -63,4 +63,6 @@ $(VENV)/.pip: constraints.txt
 
 $(VENV)/.recipes $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.pip pyproject.toml setup.py
 	$(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[$*]'
+	@# The engine for the CPU is compiled now, once, rather than in the first training.
+	@$(BIN)/python -c 'import torch; from lightning_adapt.dynamics.engines import prepare; prepare("auto", torch.device("cpu"))'
 	@touch $@

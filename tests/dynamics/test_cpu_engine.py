@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_adapt.dynamics import DynamicsProbe
+from lightning_adapt.dynamics import DynamicsProbe, engines
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
 from lightning_adapt.dynamics.engines import cpu, reference
 from lightning_adapt.dynamics.engines.cpu import _pass
@@ -327,3 +327,33 @@ def test_quantiles_of_weighted_counts_are_those_of_the_sample() -> None:
     counts[0, 200:210] = 3
     once = quantile(counts, 0.5, EFFECTIVE_LR, [0.0], [np.inf])
     assert quantile(counts * 61, 0.5, EFFECTIVE_LR, [0.0], [np.inf]) == pytest.approx(once)
+
+
+# --- selection ---
+
+
+def test_auto_takes_the_compiled_engine_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engines.choose(torch.device("cpu")) == ("numba", "it is the fastest for cpu")
+    assert engines.prepare("auto", torch.device("cpu")) == "engine numba on cpu: it is the fastest for cpu"
+    assert engines.prepare("eager", torch.device("cpu")) == "engine eager on cpu: it was asked for"
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    name, why = engines.choose(torch.device("cpu"))
+    assert name == "eager"
+    assert "numba is not installed" in why
+    with pytest.raises(
+        ValueError, match=r"`engine` must be one that is installed, got 'numba'; pip install numba"
+    ):
+        engines.find_engine("numba")
+
+
+@pytest.mark.parametrize(("present", "expected"), [(True, [STRIDE]), (False, [])])
+def test_auto_measures_with_what_it_chose(
+    present: bool, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not present:
+        monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    rows = [_adamw(*_ordinary())]
+    packed = engines.find_engine("auto")(rows)
+    assert list(packed.strides) == expected
+    _close(packed, reference.measure(rows), 1e-6)
+    assert engines.find_engine("auto")([]).figures.shape[0] == 0

@@ -73,6 +73,23 @@ def choose(device: torch.device) -> tuple[str, str]:
     return compiled, f"it is the fastest for {device.type}"
 
 
+def prepare(name: str, device: torch.device) -> str:
+    """Get the engine ready for tensors on ``device``, before a training step would have to wait for it.
+
+    Args:
+        name: As for `find_engine`.
+        device: Of the parameters.
+
+    Returns:
+        Which engine it is and why, for a log line.
+    """
+    chosen, why = choose(device) if name == "auto" else (name, "it was asked for")
+    module = import_module(f"{__name__}.{_MODULES.get(chosen, chosen)}")
+    if hasattr(module, "prepare"):
+        module.prepare()
+    return f"engine {chosen} on {device.type}: {why}"
+
+
 def default_chunk(device: torch.device) -> int:
     """Elements worked on at a time: what bounds the extra memory, and keeps a device busy."""
     return 1 << 16 if device.type == "cpu" else 1 << 22

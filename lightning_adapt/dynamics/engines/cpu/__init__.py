@@ -17,6 +17,7 @@ from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.descriptors import Descriptor, describe
 from lightning_adapt.dynamics.engines.packed import COUNTS, FIGURES, SUMS, Packed, concatenated
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, IntArray, sample_stride
+from lightning_adapt.dynamics.table import RowInfo
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.float64: FLOAT64}
 
@@ -54,6 +55,14 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
             parts.append(eager.measure([row], histograms=histograms))
     parts += _measured(batch, strides, histograms)
     return concatenated(parts) if parts else eager.measure([], histograms=histograms)
+
+
+def prepare() -> None:
+    """Compile, or load what was compiled before.
+
+    Some fifteen seconds the first time on a machine, half a second afterwards.
+    """
+    measure([Row(RowInfo("nothing"), torch.zeros(1), None, None, None)])
 
 
 def _readable(described: Descriptor) -> bool:
