@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
+
+from lightning_adapt.dynamics.probe import has_step_hooks
 
 
 def batch_step(trainer: Trainer) -> int:
@@ -23,13 +26,44 @@ def cadence(trainer: Trainer) -> int:
 
 
 def unwrap(optimizer: Any) -> Any:
-    """The torch optimizer inside Lightning's, ZeroRedundancyOptimizer's or DeepSpeed's wrapper."""
-    inner = getattr(optimizer, "_optimizer", optimizer)
-    for name in ("optim", "optimizer"):
-        candidate = getattr(inner, name, None)
-        if isinstance(candidate, torch.optim.Optimizer):
-            return candidate
-    return inner
+    """The torch optimizer inside Lightning's wrapper, which only redirects ``step``.
+
+    Any other optimizer that has one inside, such as Lookahead, makes steps of its own and is watched itself.
+    """
+    inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+    # Only where it has the whole model, see `why_not_optimizer`: it then steps just its inner optimizer.
+    return inner.optim if _is_zero_redundancy(inner) and inner.world_size == 1 else inner
+
+
+def _is_zero_redundancy(optimizer: object) -> bool:
+    # By name: torch builds without distributed cannot import the class.
+    return any(base.__name__ == "ZeroRedundancyOptimizer" for base in type(optimizer).__mro__)
+
+
+def why_not(trainer: Trainer) -> str | None:
+    """Why nothing of this run can be watched, one sentence, or ``None``."""
+    strategy = type(trainer.strategy).__name__
+    if strategy not in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
+        return None
+    return (
+        f"OptimizerDynamicsMonitor must run with whole parameters, got {strategy}, which shards them; use "
+        "DDP or a single device"
+    )
+
+
+def why_not_optimizer(optimizer: object, label: str) -> str | None:
+    """Why this optimizer cannot be watched, one sentence, or ``None``."""
+    if _is_zero_redundancy(optimizer):
+        return (
+            f"{label} must have all parameters on each rank to be watched, but it shards them; use the "
+            "optimizer inside it"
+        )
+    if not has_step_hooks(optimizer):
+        return (
+            f"{label} must have `register_step_post_hook`, as every torch.optim.Optimizer has, to be "
+            "watched; derive it from torch.optim.Optimizer and call its __init__"
+        )
+    return None
 
 
 def optimizers(trainer: Trainer) -> list[Any]:

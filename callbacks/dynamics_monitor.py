@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,23 +17,13 @@ from typing_extensions import Self, override
 
 from lightning_adapt._text import whole_number
 from lightning_adapt.callbacks import _trainer
+from lightning_adapt.callbacks._watch import Watch
 from lightning_adapt.dynamics.engines import find_engine
 from lightning_adapt.dynamics.probe import DynamicsProbe
 from lightning_adapt.dynamics.row_groups import Groups, RowGroups
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.dynamics.update_rules import rule_for
 from lightning_adapt.views.scalars import ScalarPlan, key
-
-
-@dataclass
-class _Watch:
-    """What belongs to one optimizer of the run."""
-
-    label: str
-    probe: DynamicsProbe
-    due: int  # the next batch step to read at
-    announced_at: int | None = None  # the probe's step count when Lightning announced a step
-    plan: ScalarPlan | None = None
 
 
 class OptimizerDynamicsMonitor(Callback):
@@ -106,9 +96,9 @@ class OptimizerDynamicsMonitor(Callback):
         }
         self._worst, self._max_tags, self._strict = worst, max_tags, strict
         self._tables: deque[DynamicsTable] = deque(maxlen=history)
-        self._watches: list[_Watch] = []
+        self._watches: list[Watch] = []
         self._views: list[Any] = []  # of TensorBoard, which may not be installed
-        self._trainer_id: int | None = None
+        self._seen: weakref.ref[Trainer] | None = None
         self._ledgers: dict[str, dict[str, int]] = {}
         self._every = 0
         self._off = False
@@ -119,6 +109,10 @@ class OptimizerDynamicsMonitor(Callback):
         monitor = cls()
         monitor._by_itself = True
         return monitor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: what was read and counted, but nothing that belongs to the run."""
+        return {**self.__dict__, "_seen": None, "_watches": [], "_views": []}
 
     # --- what was read ---
 
@@ -134,36 +128,37 @@ class OptimizerDynamicsMonitor(Callback):
 
     # --- Lightning's hooks ---
 
-    @property
-    @override
-    def state_key(self) -> str:
-        return self._generate_state_key(every_n_steps=self._every_n_steps, by_itself=self._by_itself)
-
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         others = [c for c in trainer.callbacks if isinstance(c, type(self)) and c is not self]  # type: ignore[attr-defined]
         self._off = self._by_itself and bool(others)
         if self._off or stage != "fit":
             return
-        if self._trainer_id != id(trainer):  # another run: what was read and counted belongs to the last one
-            self._trainer_id, self._ledgers = id(trainer), {}
+        if self._seen is None or self._seen() is not trainer:
+            # Another run: what was read and counted belongs to the last one.
+            self._seen, self._ledgers = weakref.ref(trainer), {}
             self._tables.clear()
-        unsupported = type(trainer.strategy).__name__
-        if unsupported in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
-            self._refuse(
-                f"OptimizerDynamicsMonitor must run with whole parameters, got {unsupported}, which shards "
-                "them; use DDP or a single device"
-            )
+        sentence = _trainer.why_not(trainer)
+        if sentence:
+            self._refuse(sentence)
         elif not trainer.loggers:
             rank_zero_info(
                 "OptimizerDynamicsMonitor: the Trainer has no logger; tables stay in memory, see `latest`"
             )
 
     @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The module's `setup` and `configure_model`, which may make parameters, come after our `setup`.
+        groups = self._options["row_groups"]
+        if groups and not self._off:
+            RowGroups(groups, {name: tuple(p.shape) for name, p in pl_module.named_parameters()})
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._detach()
         self._every = self._every_n_steps or _trainer.cadence(trainer)
         if self._off or not trainer.is_global_zero or not self._every:
+            self._ledgers = {}  # who does not count on has nothing to save
             return
         self._guarded(lambda: self._attach(trainer, pl_module))
 
@@ -174,9 +169,9 @@ class OptimizerDynamicsMonitor(Callback):
         watch = self._watch_of(optimizer)
         if watch is not None:
             if not watch.probe.stepping:  # inside step() the closure announces, for LBFGS many times
-                self._note_missing_step(trainer, watch)
+                self._guarded(lambda: watch.missing_step(trainer, skipped=True))
             watch.announced_at = watch.probe.steps
-            self._guarded(lambda: self._arm_when_due(trainer, watch))
+            self._guarded(lambda: watch.arm_when_due(trainer, announced=True))
 
     @override
     def on_train_batch_end(
@@ -184,8 +179,7 @@ class OptimizerDynamicsMonitor(Callback):
     ) -> None:
         # A training_step that returns None makes no step; that is no skip of the gradient scaler's.
         nothing = pl_module.automatic_optimization and not outputs
-        for watch in self._watches:
-            self._note_missing_step(trainer, watch, skipped=not nothing)
+        self._guarded(lambda: self._note_missing_steps(trainer, skipped=not nothing))
         self._guarded(lambda: self._emit(trainer))
 
     @override
@@ -202,15 +196,24 @@ class OptimizerDynamicsMonitor(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._detach()
 
+    # The ledgers belong to the run, not to the monitor's options: whoever resumes it goes on counting. Were
+    # they its `state_dict`, Lightning would demand a key of its own, which could only be its options.
     @override
-    def state_dict(self) -> dict[str, Any]:
-        """Step ledgers by optimizer: numbers and strings only."""
-        ledgers = {watch.label: watch.probe.ledger() for watch in self._watches}
-        return {"ledgers": {**self._ledgers, **ledgers}}
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the step ledgers by optimizer: numbers and strings only."""
+        ledgers = self._current_ledgers()
+        if ledgers:
+            checkpoint.setdefault("callbacks", {})[self.state_key] = {"ledgers": ledgers}
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._ledgers = {label: dict(ledger) for label, ledger in state_dict.get("ledgers", {}).items()}
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on counting from the saved ledgers."""
+        saved = checkpoint.get("callbacks", {}).get(self.state_key, {}).get("ledgers", {})
+        self._ledgers = {label: dict(ledger) for label, ledger in saved.items()}
 
     # --- the work ---
 
@@ -221,12 +224,9 @@ class OptimizerDynamicsMonitor(Callback):
         for index, optimizer in enumerate(found):
             earlier = names[:index].count(names[index])
             label = f"{names[index]}-{earlier}" if earlier else names[index]
-            if not hasattr(optimizer, "register_step_post_hook"):
-                self._refuse(
-                    f"{label} must have `register_step_post_hook`, as every torch.optim.Optimizer has, to be "
-                    "watched; derive it from torch.optim.Optimizer",
-                    off=False,
-                )
+            sentence = _trainer.why_not_optimizer(optimizer, label)
+            if sentence:
+                self._refuse(sentence, off=False)
                 continue
             if rule_for(optimizer) is None:
                 rank_zero_warn(
@@ -237,9 +237,9 @@ class OptimizerDynamicsMonitor(Callback):
             probe.on_step, probe.on_fault = None, self._fault
             probe.restore(self._ledgers.get(label, {}))
             due = (step // self._every + 1) * self._every
-            watch = _Watch(label, probe.attach(), due)
+            watch = Watch(label, probe.attach(), self._every, due)
             if not module.automatic_optimization:  # a raw optimizer's step is not announced by Lightning
-                probe.on_step = partial(self._arm_when_due, trainer, watch)
+                probe.on_step = partial(watch.arm_when_due, trainer, announced=False)
             self._watches.append(watch)
         writers = _trainer.summary_writers(trainer)
         if writers:
@@ -247,36 +247,22 @@ class OptimizerDynamicsMonitor(Callback):
 
             self._views = [TensorBoardView(writer) for writer in writers]
 
-    def _arm_when_due(self, trainer: Trainer, watch: _Watch) -> None:
-        step = _trainer.batch_step(trainer)
-        if step + 1 >= watch.due and not watch.probe.armed:
-            watch.due = ((step + 1) // self._every + 1) * self._every
-            watch.probe.arm(
-                loss_scale=_trainer.loss_scale(trainer),
-                step=step,
-                optimizer=watch.label,
-                global_step=trainer.global_step + 1,
-            )
-
     def _detach(self) -> None:
-        self._ledgers = self.state_dict()["ledgers"]
+        self._ledgers = self._current_ledgers()
         for watch in self._watches:
             watch.probe.detach()
-        self._watches = []
+        self._watches, self._views = [], []  # a view kept would write the next run into this one's folder
 
-    def _watch_of(self, optimizer: Any) -> _Watch | None:
+    def _current_ledgers(self) -> dict[str, dict[str, int]]:
+        return {**self._ledgers, **{watch.label: watch.probe.ledger() for watch in self._watches}}
+
+    def _watch_of(self, optimizer: Any) -> Watch | None:
         inner = _trainer.unwrap(optimizer)
         return next((watch for watch in self._watches if watch.probe.optimizer is inner), None)
 
-    def _note_missing_step(self, trainer: Trainer, watch: _Watch, *, skipped: bool = True) -> None:
-        """Lightning announced a step but the optimizer did not make one: the gradient scaler found inf."""
-        if watch.announced_at == watch.probe.steps:
-            if skipped and _trainer.loss_scale(trainer) is not None:
-                self._guarded(watch.probe.note_skipped)
-            elif watch.probe.armed:  # no step at all: read the next one instead
-                watch.probe.disarm()
-                watch.due = _trainer.batch_step(trainer) + 1
-        watch.announced_at = None
+    def _note_missing_steps(self, trainer: Trainer, *, skipped: bool) -> None:
+        for watch in self._watches:
+            watch.missing_step(trainer, skipped=skipped)
 
     def _emit(self, trainer: Trainer, *, wait: bool = False) -> None:
         """Log the tables that have arrived."""
@@ -292,7 +278,7 @@ class OptimizerDynamicsMonitor(Callback):
                 for view in self._views:
                     view.write(table, plan)
 
-    def _shows_all(self, watch: _Watch, table: DynamicsTable) -> bool:
+    def _shows_all(self, watch: Watch, table: DynamicsTable) -> bool:
         """Whether every statistic of this optimizer can be seen: not before its first real step."""
         stepped = not np.isnan(table["effective_lr_max"]).all()
         return not table.skipped and (stepped or rule_for(watch.probe.optimizer) is None)
@@ -319,7 +305,7 @@ class OptimizerDynamicsMonitor(Callback):
         self._off = True
         for watch in self._watches:
             watch.probe.detach()
-        self._watches = []
+        self._watches, self._views, self._ledgers = [], [], {}
         rank_zero_warn(
             f"OptimizerDynamicsMonitor switched itself off after a fault: {type(error).__name__}: {error}. "
             "Training goes on unwatched; pass strict=True to see the traceback.",

@@ -24,6 +24,11 @@ from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.dynamics.update_rules import rule_for
 
 
+def has_step_hooks(optimizer: object) -> bool:
+    """Whether ``optimizer`` calls step hooks: one that skipped ``Optimizer.__init__`` does not."""
+    return hasattr(optimizer, "register_step_post_hook") and hasattr(optimizer, "_optimizer_step_post_hooks")
+
+
 @dataclass
 class _Armed:
     """What was kept before the step."""
@@ -79,7 +84,7 @@ class DynamicsProbe:
         strict: bool = False,
     ) -> None:
         whole_number("every_n_steps", every_n_steps, 1, "1 reads every step")
-        if not hasattr(optimizer, "register_step_post_hook"):
+        if not has_step_hooks(optimizer):
             raise TypeError(
                 f"`optimizer` must have `register_step_post_hook` (every torch.optim.Optimizer does), got "
                 f"{type(optimizer).__name__}; pass the torch optimizer inside it"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import math
 import os
+import pickle
 import subprocess
 import sys
 from functools import partial
@@ -16,7 +18,7 @@ import pytest
 import torch
 from helpers.runs import Observed, trainer_for
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -216,6 +218,32 @@ def test_resume_continues_steps_and_ledger(tmp_path: Path) -> None:
     assert history.steps == (1, 3, 5, 7, 9, 11, 13)
 
 
+def test_another_cadence_goes_on_counting(tmp_path: Path) -> None:
+    first = OptimizerDynamicsMonitor(every_n_steps=2, strict=True)
+    trainer = trainer_for("16-mixed", first, max_steps=6, max_epochs=-1)
+    trainer.fit(Observed(ADAMW, poison=3))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    second = OptimizerDynamicsMonitor(every_n_steps=3, history=None, worst=1, strict=True)
+    trainer = trainer_for("16-mixed", second, max_steps=12, max_epochs=-1)
+    trainer.fit(Observed(ADAMW), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert [(t.step, t.real_steps, t.skipped_steps) for t in second.history] == [(8, 8, 1), (11, 11, 1)]
+
+
+def test_a_monitor_that_does_not_count_saves_nothing_over_one_that_does(tmp_path: Path) -> None:
+    counts = OptimizerDynamicsMonitor(every_n_steps=2, strict=True)
+    idle = OptimizerDynamicsMonitor(strict=True)
+    paths = [tmp_path / "1.ckpt", tmp_path / "2.ckpt"]
+    for start, path in zip((None, paths[0]), paths, strict=True):
+        trainer = trainer_for(
+            "32-true", counts, idle, max_steps=8 if start else 4, max_epochs=-1, log_every_n_steps=0
+        )
+        trainer.fit(Observed(ADAMW), ckpt_path=start)
+        trainer.save_checkpoint(path)
+        saved = torch.load(path, weights_only=True)["callbacks"]["OptimizerDynamicsMonitor"]
+        assert saved == {"ledgers": {"AdamW": {"real_steps": 8 if start else 4, "skipped_steps": 0}}}
+
+
 def test_overlapping_steps_after_a_resume_are_read_once(tmp_path: Path) -> None:
     for lr in (0.01, 0.02):
         monitor = OptimizerDynamicsMonitor(every_n_steps=2, strict=True)
@@ -226,12 +254,38 @@ def test_overlapping_steps_after_a_resume_are_read_once(tmp_path: Path) -> None:
     assert {table.learning_rates["group_0"] for table in history} == {0.02}
 
 
-def test_two_monitors_may_stand_side_by_side(tmp_path: Path) -> None:
+def test_monitors_may_stand_side_by_side() -> None:
     often = OptimizerDynamicsMonitor(every_n_steps=2, strict=True)
     seldom = OptimizerDynamicsMonitor(every_n_steps=8, strict=True)
-    trainer_for("32-true", often, seldom).fit(Observed(ADAMW))
+    other = OptimizerDynamicsMonitor(every_n_steps=8, histograms=False, strict=True)
+    trainer_for("32-true", often, seldom, other).fit(Observed(ADAMW))
     assert len(often.history) == 8
-    assert len(seldom.history) == 2
+    assert len(seldom.history) == len(other.history) == 2
+
+
+def test_a_second_run_without_a_logger_leaves_the_folder_of_the_first(tmp_path: Path) -> None:
+    monitor = OptimizerDynamicsMonitor(every_n_steps=2, strict=True)
+    trainer_for("32-true", monitor, logger=_tensorboard(tmp_path)).fit(Observed(ADAMW))
+    before = sorted((file.name, file.stat().st_size) for file in tmp_path.glob("*tfevents*"))
+    trainer_for("32-true", monitor, max_epochs=3).fit(Observed(ADAMW))
+    assert sorted((file.name, file.stat().st_size) for file in tmp_path.glob("*tfevents*")) == before
+    assert la.read_dynamics(tmp_path).steps == (1, 3, 5, 7, 9, 11, 13, 15)
+
+
+def test_a_monitor_can_be_copied_during_and_after_a_run(tmp_path: Path) -> None:
+    monitor = OptimizerDynamicsMonitor(every_n_steps=2, strict=True)
+    copies: list[OptimizerDynamicsMonitor] = []
+
+    class Copies(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            copies.append(copy.deepcopy(monitor))
+
+    trainer_for("32-true", monitor, Copies(), logger=_tensorboard(tmp_path)).fit(Observed(ADAMW))
+    copies += [copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))]
+    assert [len(each.history) for each in copies[-3:]] == [8, 8, 8]
+    trainer_for("32-true", copies[0]).fit(Observed(ADAMW))
+    assert copies[0].latest is not None
+    assert copies[0].latest.real_steps == 16
 
 
 class Breaks(Observed):
@@ -324,6 +378,74 @@ def test_an_optimizer_without_hooks_is_refused_with_one_sentence() -> None:
         trainer_for("32-true", OptimizerDynamicsMonitor(every_n_steps=1, strict=True), max_steps=2).fit(
             Observed(WithoutHooks)  # type: ignore[arg-type]
         )
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Every second step goes half of the way back to where it was two steps ago."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.optimizer = torch.optim.AdamW(parameters, lr=0.01)
+        super().__init__(self.optimizer.param_groups, {})
+        self.slow = [p.detach().clone() for group in self.param_groups for p in group["params"]]
+        self.count = 0
+
+    def step(self, closure: Any = None) -> Any:
+        loss = self.optimizer.step(closure)
+        self.count += 1
+        if self.count % 2 == 0:
+            fast = [p for group in self.param_groups for p in group["params"]]
+            with torch.no_grad():
+                for slow, parameter in zip(self.slow, fast, strict=True):
+                    parameter.copy_(slow.lerp_(parameter, 0.5))
+        return loss
+
+
+@pytest.mark.filterwarnings("ignore:OptimizerDynamicsMonitor. no update rule for Lookahead")
+def test_an_optimizer_around_another_is_watched_itself() -> None:
+    monitor = OptimizerDynamicsMonitor(every_n_steps=2, history=None, strict=True)
+    module = Observed(Lookahead)
+    trainer_for("32-true", monitor, max_steps=6).fit(module)
+    for table in monitor.history:
+        real = module.real[table.step].update["body.weight"].square().mean().sqrt().item()
+        assert table.optimizer == "Lookahead"
+        assert table["body.weight", "update_rms"] == pytest.approx(real, rel=1e-6)
+
+
+class HalfMade(torch.optim.Optimizer):
+    """As many in the wild: ``Optimizer.__init__`` is never called."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.optimizer = torch.optim.AdamW(parameters, lr=0.01)
+        self.param_groups, self.state = self.optimizer.param_groups, self.optimizer.state
+        self.defaults = self.optimizer.defaults
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+
+class ZeroRedundancyOptimizer(torch.optim.SGD):
+    """Stands in for torch's, which needs a process group."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.optim, self.world_size = torch.optim.SGD(self.param_groups[0]["params"], lr=0.1), 2
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (HalfMade, "HalfMade must have `register_step_post_hook`.* call its __init__"),
+        (ZeroRedundancyOptimizer, "must have all parameters on each rank .* use the optimizer inside it"),
+    ],
+)
+def test_optimizers_that_cannot_be_watched_whole_are_refused(make: Any, sentence: str) -> None:
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1)
+    with pytest.warns(UserWarning, match=sentence):
+        trainer_for("32-true", monitor, max_steps=2).fit(Observed(make))
+    assert monitor.latest is None
 
 
 class Alternating(Observed):
@@ -488,6 +610,37 @@ def test_a_raw_optimizer_stepped_by_hand_is_read() -> None:
     monitor = OptimizerDynamicsMonitor(every_n_steps=4, history=None, strict=True)
     trainer_for("32-true", monitor).fit(Raw(ADAMW, manual=True))
     assert [table.step for table in monitor.history if table.optimizer == "AdamW"] == [3, 7, 11, 15]
+
+    assert {table.global_step for table in monitor.history} == {0}  # as Lightning counts: not these
+
+
+class MovingClosure(Observed):
+    """Steps with a closure that changes a parameter."""
+
+    def training_step(self, batch: torch.Tensor, index: int) -> None:
+        optimizer = self.optimizers()[0]  # type: ignore[index]
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = self.loss(batch, index)
+            self.manual_backward(loss)
+            with torch.no_grad():
+                self.body.weight.mul_(2.0)
+                self.seen = self.body.weight.clone()
+            return loss
+
+        optimizer.step(closure)
+        self.moved = (self.body.weight.detach() - self.seen).double().square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_what_a_closure_does_by_hand_is_no_update(precision: str) -> None:
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, strict=True)
+    module = MovingClosure(ADAMW, manual=True)
+    trainer_for(precision, monitor, max_steps=3).fit(module)
+    assert monitor.latest is not None
+    assert monitor.latest["body.weight", "update_rms"] == pytest.approx(module.moved, rel=1e-6)
+    assert [table.global_step for table in monitor.history if not table.skipped] == [1, 2, 3]
 
 
 def test_two_optimizers_of_which_one_has_no_hooks() -> None:

@@ -210,10 +210,25 @@ class TestMonitor:
             saved.append(buffer.getvalue())
         assert saved[0] == saved[1]
 
-    def test_bad_groups_are_told_at_once_and_misfits_do_not_end_the_run(self) -> None:
+    def test_bad_groups_and_misfits_are_told_before_training(self) -> None:
         with pytest.raises(ValueError, match="each row once"):
             OptimizerDynamicsMonitor(row_groups={"left.weight": {"a": [0, 0]}})
-        monitor = OptimizerDynamicsMonitor(1, row_groups={"middle.weight": {"a": [0]}})
-        with pytest.warns(RuntimeWarning, match="must be one of left.weight, right.weight"):
-            _fit(monitor, _Words(two=False))
-        assert monitor.latest is None
+        module = _Words(two=False)
+        with pytest.raises(ValueError, match=r"must be one of left.weight, right.weight"):
+            _fit(OptimizerDynamicsMonitor(1, row_groups={"middle.weight": {"a": [0]}}), module)
+        assert module.trainer.global_step == 0
+
+    def test_parameters_made_in_configure_model_have_groups(self) -> None:
+        class Late(_Words):
+            def __init__(self) -> None:
+                super().__init__(two=False)
+                self.later: torch.nn.Linear | None = None
+
+            def configure_model(self) -> None:
+                if self.later is None:
+                    self.later = torch.nn.Linear(2, 2)
+
+        monitor = OptimizerDynamicsMonitor(1, row_groups={"later.weight": {"a": [0]}}, strict=True)
+        _fit(monitor, Late())
+        assert monitor.latest is not None
+        assert "later.weight[a]" in monitor.latest.names

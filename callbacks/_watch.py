@@ -1,0 +1,75 @@
+"""One optimizer of the run under watch: when its next reading is due, and which steps never came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning.pytorch import Trainer
+
+from lightning_adapt.callbacks import _trainer
+from lightning_adapt.dynamics.probe import DynamicsProbe
+from lightning_adapt.views.scalars import ScalarPlan
+
+
+@dataclass
+class Watch:
+    """What belongs to one optimizer of the run.
+
+    Args:
+        label: Class name of the optimizer, numbered when there are several.
+        probe: What reads it.
+        every: Read every n-th batch that steps.
+        due: The next batch step to read at.
+        announced_at: The probe's step count when Lightning announced a step.
+        early: The reading was armed when ``step()`` began, before its closure ran.
+        plan: The scalars that are logged, once known.
+    """
+
+    label: str
+    probe: DynamicsProbe
+    every: int
+    due: int
+    announced_at: int | None = None
+    early: bool = False
+    plan: ScalarPlan | None = None
+
+    def arm_when_due(self, trainer: Trainer, *, announced: bool) -> None:
+        """Arm the probe if the step about to come is to be read.
+
+        Args:
+            trainer: Of the run.
+            announced: Lightning announced the step, after its closure ran. A raw optimizer stepped by hand is
+                not announced, but an optimizer of Lightning's is, a moment after its ``step()`` began: then
+                what was kept is from before the closure, which may have changed parameters.
+        """
+        step = _trainer.batch_step(trainer)
+        if self.probe.armed:
+            if not (announced and self.early):
+                return
+            self.probe.disarm()  # first, so that there are never two copies
+        elif step + 1 < self.due:
+            return
+        self.early = not announced
+        self.due = ((step + 1) // self.every + 1) * self.every
+        self.probe.arm(
+            loss_scale=_trainer.loss_scale(trainer),
+            step=step,
+            optimizer=self.label,
+            # Lightning counts the steps of its own optimizers only, each when it is done.
+            global_step=trainer.global_step + int(announced),
+        )
+
+    def missing_step(self, trainer: Trainer, *, skipped: bool) -> None:
+        """See whether Lightning announced a step that the optimizer did not make.
+
+        Args:
+            trainer: Of the run.
+            skipped: Under a gradient scaler such a step counts as skipped.
+        """
+        if self.announced_at == self.probe.steps:
+            if skipped and _trainer.loss_scale(trainer) is not None:
+                self.probe.note_skipped()
+            elif self.probe.armed:  # no step at all: read the next one instead
+                self.probe.disarm()
+                self.due = _trainer.batch_step(trainer) + 1
+        self.announced_at = None
