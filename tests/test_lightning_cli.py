@@ -76,7 +76,7 @@ def run(monkeypatch):
 def table(cli: LightningCLI) -> dict[str, tuple[float, float, list[str]]]:
     optimizer = cli.trainer.optimizers[0]
     assert all(int(state["step"]) == 2 for state in optimizer.state.values())
-    return {g["name"]: (g["lr"], g["weight_decay"], g["param_names"]) for g in optimizer.param_groups}
+    return {g["name"]: (g["lr"], g["weight_decay"], g["parameter_names"]) for g in optimizer.param_groups}
 
 
 def test_yaml_with_layer_decay_and_overrides(run, tmp_path: Path):
@@ -141,7 +141,7 @@ def test_every_factory_by_its_path(run, info):
     optimizer = cli.trainer.optimizers[0]
     assert type(optimizer) is getattr(torch.optim, info.class_name)
     (group,) = optimizer.param_groups
-    assert (group["name"], group["lr"], group["param_names"]) == ("decay", 0.125, ["layer.weight"])
+    assert (group["name"], group["lr"], group["parameter_names"]) == ("decay", 0.125, ["layer.weight"])
     for name, value in info.defaults.items():
         if name not in ("lr", "initial_accumulator_value"):
             assert group[name] == value, name

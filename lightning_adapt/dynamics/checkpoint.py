@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row, StepView, as_real, host_number
 from lightning_adapt.dynamics.engines import find_engine
 from lightning_adapt.dynamics.reading import take
-from lightning_adapt.dynamics.rows import canonical_step, group_name
+from lightning_adapt.dynamics.rows import canonical_step, given_names, group_name
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 from lightning_adapt.dynamics.update_rules import rule_for
 
@@ -145,7 +145,7 @@ def _rows(state: Mapping[str, Any], kind: str, weights: Mapping[str, Any], *, mo
     names = _names(state, weights)
     for group_index, group in enumerate(state["param_groups"]):
         for position, index in enumerate(group["params"]):
-            given = group.get("param_names")
+            given = given_names(group)
             name = given[position] if given else names.get(index, f"parameter_{index}")
             entry = state["state"].get(index, {})
             parameter = weights.get(name)

@@ -37,6 +37,7 @@ class _Armed:
     remembered: dict[int, dict[str, Tensor]]
     about: Mapping[str, Any]
     loss_scale: Scalar | None
+    groups: dict[int, dict[str, Any]]
 
 
 class DynamicsProbe:
@@ -196,7 +197,16 @@ class DynamicsProbe:
                 if kept:
                     remembered[id(parameter)] = kept
         scale = loss_scale.detach().clone() if isinstance(loss_scale, Tensor) else loss_scale
-        self._armed = _Armed(before, remembered, about, scale)
+        # For a step that never comes: when that is known, a scheduler may have moved the rates on.
+        groups = {
+            index: {
+                key: value.detach().clone() if isinstance(value, Tensor) else value
+                for key, value in group.items()
+                if key != "params"
+            }
+            for index, group in enumerate(self.optimizer.param_groups)
+        }
+        self._armed = _Armed(before, remembered, about, scale, groups)
 
     @property
     def stepping(self) -> bool:
@@ -282,10 +292,9 @@ class DynamicsProbe:
     def _measure(self, applied: Scalar = 1.0, *, skipped: bool = False) -> None:
         armed, self._armed = self._armed, None
         assert armed is not None
+        groups = armed.groups if skipped else dict(enumerate(self.optimizer.param_groups))
         scalars: dict[str, Scalar] = {
-            f"lr/{group_name(group, index)}": group["lr"]
-            for index, group in enumerate(self.optimizer.param_groups)
-            if "lr" in group
+            f"lr/{group_name(group, index)}": group["lr"] for index, group in groups.items() if "lr" in group
         }
         gradient_factor: Scalar = 1.0
         scale, found_inf = armed.loss_scale, getattr(self.optimizer, "found_inf", None)
@@ -302,7 +311,7 @@ class DynamicsProbe:
             scalars["loss_scale"] = scale
         if self._fused_skips is not None:
             scalars["fused_skips"] = self._fused_skips
-        now = Circumstances(armed.before, armed.remembered, self.steps, applied, gradient_factor)
+        now = Circumstances(armed.before, armed.remembered, self.steps, applied, gradient_factor, groups)
         about = {
             "step": self.steps,
             "optimizer": type(self.optimizer).__name__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ class Circumstances:
         steps_seen: Step count for optimizers that keep none.
         applied: 0 (or a device flag of 0) when the whole step was skipped.
         gradient_factor: What makes ``.grad`` unscaled.
+        groups: Hyper-parameters as the step used them by group index, where the optimizer no longer has them.
     """
 
     before: Mapping[int, Tensor] | None = None
@@ -40,11 +41,18 @@ class Circumstances:
     steps_seen: int = 1
     applied: Scalar = 1.0
     gradient_factor: Scalar = 1.0
+    groups: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def group_name(group: Mapping[str, Any], index: int) -> str:
     """The group's ``name``, or ``group_<index>``."""
     return str(group.get("name") or f"group_{index}")
+
+
+def given_names(group: Mapping[str, Any]) -> Sequence[str]:
+    """One name for each parameter of a group, or none; our factories call the entry ``parameter_names``."""
+    names: Sequence[str] = group.get("param_names") or group.get("parameter_names") or ()
+    return names if len(names) == len(group["params"]) else ()
 
 
 def members(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[Member]:
@@ -55,13 +63,13 @@ def members(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[
         names: ``id(parameter)`` to name.
 
     Returns:
-        One entry a parameter; a parameter without a known name takes it from the group's
-        ``param_names``, else from its position.
+        One entry a parameter; a parameter without a known name takes it from its group, else from its
+        position.
     """
     order = {key: position for position, key in enumerate(names)}
     found: dict[int, Member] = {}
     for index, group in enumerate(optimizer.param_groups):
-        label, given = group_name(group, index), group.get("param_names")
+        label, given = group_name(group, index), given_names(group)
         for position, parameter in enumerate(group["params"]):
             fallback = given[position] if given else f"{label}.{position}"
             info = RowInfo(
@@ -110,7 +118,7 @@ def build_rows(
                 key: _dense(value)[0] if isinstance(value, Tensor) else value  # sparse SGD: sparse momentum
                 for key, value in optimizer.state.get(parameter, {}).items()
             },
-            group=optimizer.param_groups[member.group_index],
+            group=now.groups.get(member.group_index, optimizer.param_groups[member.group_index]),
             step=counts[id(parameter)],
             before=None if now.before is None else now.before.get(id(parameter)),
             touched=touched,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -55,8 +55,9 @@ def parameter_groups(
             stays as it would be without it.
 
     Returns:
-        Dicts with ``params``, ``name``, ``weight_decay``, ``lr`` where one is known, and ``param_names``
-        where the parameters have names. Frozen parameters are left out, tied ones appear once.
+        Dicts with ``params``, ``name``, ``weight_decay``, ``lr`` where one is known, and
+        ``parameter_names`` where the parameters have names. Frozen parameters are left out, tied ones
+        appear once.
 
     Raises:
         ValueError: If nothing is left to train, a kind is unknown, a pattern decides no parameter, or names
@@ -66,7 +67,7 @@ def parameter_groups(
         >>> from torch import nn
         >>> net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.LayerNorm(4))
         >>> for group in parameter_groups(net, lr=0.1, weight_decay=0.01):
-        ...     print(group["name"], group["weight_decay"], group["param_names"])
+        ...     print(group["name"], group["weight_decay"], group["parameter_names"])
         decay 0.01 ['0.weight', '1.weight']
         no_decay 0.0 ['1.bias', '2.weight', '2.bias']
 
@@ -88,6 +89,8 @@ def make_groups(
 ) -> list[dict[str, Any]]:
     """Do the work of :func:`parameter_groups` for parameters already listed."""
     no_decay = (no_decay,) if isinstance(no_decay, str) else no_decay
+    if not isinstance(no_decay, Iterable):
+        raise ValueError(f"`no_decay` must be a list of kinds, got {no_decay!r}; () decays everything")
     for kind in no_decay:
         if kind not in KINDS:
             raise ValueError(unknown_name("no_decay", kind, KINDS))
@@ -117,8 +120,8 @@ def make_groups(
         )
         group["params"].append(info.parameter)
         if info.name is not None:
-            # torch 2.6 makes this entry from named tuples; setting it ourselves gives it on older ones, too.
-            group.setdefault("param_names", []).append(info.name)
+            # Not torch's own "param_names": with it, torch refuses groups without names that join later.
+            group.setdefault("parameter_names", []).append(info.name)
     return list(groups.values())
 
 
@@ -140,13 +143,14 @@ def _ready_groups(items: list[Any]) -> list[dict[str, Any]]:
             )
         given_params = given["params"]
         module, members = open_params([given_params] if isinstance(given_params, Tensor) else given_params)
-        if "param_names" in given:
-            members = list(zip(given["param_names"], members, strict=True))
+        key = "param_names" if "param_names" in given else "parameter_names"
+        if key in given:
+            members = _named(members, given[key], f"params[{index}]['{key}']")
         every += (infos := read_parameters(module, members))
         if infos := [info for info in infos if info.parameter.requires_grad]:
             group = {"name": f"group_{index}", **given, "params": [info.parameter for info in infos]}
             if all(info.name is not None for info in infos):
-                group["param_names"] = [info.name for info in infos]
+                group[key] = [info.name for info in infos]
             groups.append(group)
     only_trainable(every)
     names = [group["name"] for group in groups]
@@ -156,6 +160,15 @@ def _ready_groups(items: list[Any]) -> list[dict[str, Any]]:
                 f"`params` must be groups with different names, got {name!r} twice; rename one of them"
             )
     return groups
+
+
+def _named(members: list[Any], names: Sequence[str], where: str) -> list[Any]:
+    if len(names) != len(members):
+        raise ValueError(
+            f"`{where}` must be one name for each of the {len(members)} parameters, got {len(names)}; "
+            "leave it out, or pass the module"
+        )
+    return list(zip(names, members, strict=True))
 
 
 def _winning_patterns(infos: list[ParameterInfo], overrides: Overrides) -> dict[str | None, str]:

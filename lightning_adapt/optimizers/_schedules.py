@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import cos, inf, pi, sqrt
+from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -187,4 +189,19 @@ def schedule(
         total_steps=inf if total_steps is None else total_steps,
         final_lr_frac=final_lr_frac,
     )
-    return LambdaLR(optimizer, factor)
+    return _OneFactor(optimizer, factor)
+
+
+class _OneFactor(LambdaLR):
+    """One factor for all groups; torch's own class fails when a group joins later, as in finetuning."""
+
+    def get_lr(self) -> list[Any]:
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            rate = group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
+            self.base_lrs.append(group.setdefault("initial_lr", rate))
+            self.lr_lambdas.append(self.lr_lambdas[0])
+        return super().get_lr()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.lr_lambdas = self.lr_lambdas[:1] * len(state_dict["lr_lambdas"])
+        super().load_state_dict(state_dict)

@@ -120,7 +120,7 @@ def muon(
         >>> net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
         >>> hidden, rest = muon_parameters(net, exclude=["1.*"])
         >>> optimizer = muon(hidden, lr=0.02)
-        >>> optimizer.param_groups[0]["param_names"], [name for name, _ in rest]
+        >>> optimizer.param_groups[0]["parameter_names"], [name for name, _ in rest]
         (['0.weight'], ['0.bias', '1.weight', '1.bias'])
 
     References:

@@ -19,7 +19,7 @@ import torch
 from helpers.runs import Observed, trainer_for
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -491,6 +491,52 @@ def test_parameters_that_join_later_become_rows(tmp_path: Path) -> None:
     assert [len(table.rows) for table in monitor.history] == [2, 4]
     assert monitor.history[1].names == ("body.weight", "body.bias", "head.weight", "head.bias")
     assert [len(table.rows) for table in la.read_dynamics(tmp_path)] == [2, 4]
+
+
+@pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")
+@pytest.mark.parametrize("configured", [False, True])
+def test_lightnings_finetuning_works_with_our_factories(configured: bool) -> None:
+    class Unfreeze(BaseFinetuning):
+        def freeze_before_training(self, pl_module: Any) -> None:
+            self.freeze(pl_module.body)
+
+        def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+            if epoch == 1:
+                self.unfreeze_and_add_param_group(pl_module.body, optimizer)
+
+    class Tuned(Observed):
+        def configure_optimizers(self) -> Any:
+            if configured:
+                return la.optimizers.configure(self, "adamw", lr=0.1, schedule="cosine", total_steps=32)
+            return la.optimizers.adamw(self, lr=0.1)
+
+    monitor = OptimizerDynamicsMonitor(every_n_steps=16, history=None, strict=True)
+    trainer_for("32-true", monitor, Unfreeze(), max_epochs=2).fit(Tuned(ADAMW))
+    assert [table.names for table in monitor.history] == [
+        ("head.weight", "head.bias"),
+        ("body.weight", "body.bias", "head.weight", "head.bias"),
+    ]
+
+
+def test_a_skipped_step_has_the_rates_it_would_have_used() -> None:
+    class Halving(Observed):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=1.0)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
+
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, strict=True)
+    trainer_for("16-mixed", monitor, max_steps=5).fit(Halving(ADAMW, poison=2))
+    skipped = monitor.history[2]
+    assert skipped.skipped
+    rates = [table.learning_rates["group_0"] for table in monitor.history]
+    assert rates == [1.0, 0.5, 0.25, *rates[3:]]
+    # The row's figures are of the same rate: the second moment has not moved.
+    before = monitor.history[1]["body.weight", "effective_lr_p50"]
+    assert skipped["body.weight", "effective_lr_p50"] == pytest.approx(before / 2, rel=0.3)
 
 
 def test_the_factory_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

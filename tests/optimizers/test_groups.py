@@ -35,12 +35,12 @@ class Transformer(nn.Module):
 
 
 def lr_of(groups: list[dict]) -> dict[str, float]:
-    return {name: group["lr"] for group in groups for name in group["param_names"]}
+    return {name: group["lr"] for group in groups for name in group["parameter_names"]}
 
 
 def by_name(groups: list[dict]) -> dict[str, list[str]]:
     assert len({group["name"] for group in groups}) == len(groups)
-    return {group["name"]: group["param_names"] for group in groups}
+    return {group["name"]: group["parameter_names"] for group in groups}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_overrides_the_first_match_wins_and_the_rest_stays():
     # Decay was set by the pattern, for biases too; the rate still follows the layer.
     mlp = told["layers.*.mlp.*/layer_1"]
     assert (mlp["lr"], mlp["weight_decay"], len(mlp["params"])) == (0.5, 0.7, 4)
-    assert told["*/no_decay/head"]["param_names"] == ["norm.weight", "norm.bias"]
+    assert told["*/no_decay/head"]["parameter_names"] == ["norm.weight", "norm.bias"]
     assert "betas" not in mlp
 
 
@@ -194,7 +194,7 @@ def test_overrides_reach_the_optimizer():
     net = Transformer(1)
     optimizer = adamw(net, lr=1.0, overrides={"position": {"lr": 0.5, "weight_decay": 0.0, "eps": 1e-4}})
     group = next(group for group in optimizer.param_groups if group["name"] == "position")
-    assert (group["lr"], group["eps"], group["param_names"]) == (0.5, 1e-4, ["position"])
+    assert (group["lr"], group["eps"], group["parameter_names"]) == (0.5, 1e-4, ["position"])
 
 
 def test_a_pattern_cannot_take_the_name_of_a_standard_group():
@@ -243,6 +243,21 @@ def test_ready_groups_may_hold_modules_named_pairs_or_what_an_optimizer_had():
     assert by_name(again) == by_name(adamw(net).param_groups)
 
 
+def test_groups_without_names_may_join_later():
+    net = Transformer(1)
+    net.embed.requires_grad_(False)
+    optimizer = adamw(net)
+    optimizer.add_param_group({"params": [net.embed.weight.requires_grad_()]})
+    assert len(optimizer.param_groups) == 3
+
+
+def test_names_a_user_gave_stay_with_what_is_left():
+    a, b = (torch.ones(1, requires_grad=on) for on in (False, True))
+    (group,) = parameter_groups([{"params": [a, b], "param_names": ["a", "b"]}])
+    assert group["param_names"] == ["b"]
+    assert "parameter_names" not in group
+
+
 @pytest.mark.parametrize(
     ("params", "options", "message"),
     [
@@ -264,6 +279,12 @@ def test_ready_groups_may_hold_modules_named_pairs_or_what_an_optimizer_had():
             {},
             "different names, got 'x' twice",
         ),
+        (
+            [{"params": [torch.ones(1, requires_grad=True)], "param_names": []}],
+            {},
+            r"`params\[0\]\['param_names'\]` must be one name for each of the 1 parameters, got 0",
+        ),
+        (nn.Linear(1, 1), {"no_decay": None}, "`no_decay` must be a list of kinds, got None"),
     ],
 )
 def test_ready_groups_that_cannot_be_are_refused(params, options, message):

@@ -50,7 +50,7 @@ def test_two_optimizers_share_all_parameters_and_train():
 
 def test_a_module_of_matrices_and_ready_groups_go_straight_through():
     model = nn.Linear(3, 3, bias=False)
-    assert muon(model.parameters()).param_groups[0]["param_names"] == ["weight"]
+    assert muon(model.parameters()).param_groups[0]["parameter_names"] == ["weight"]
     assert muon([{"params": model.parameters(), "lr": 0.5}]).param_groups[0]["lr"] == 0.5
 
 

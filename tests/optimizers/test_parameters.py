@@ -22,7 +22,7 @@ DECAY, NO_DECAY = ["embed.weight", "head.weight"], ["norm.weight", "norm.bias", 
 
 
 def names(optimizer: torch.optim.Optimizer) -> dict[str, list[str] | None]:
-    return {group["name"]: group.get("param_names") for group in optimizer.param_groups}
+    return {group["name"]: group.get("parameter_names") for group in optimizer.param_groups}
 
 
 @pytest.mark.parametrize(

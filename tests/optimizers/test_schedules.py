@@ -107,3 +107,27 @@ def test_it_is_saved_and_resumed():
 def test_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         schedule(optimizer(1.0), **arguments)
+
+
+def test_a_group_that_joins_later_is_scheduled_from_its_own_rate():
+    def make(late):
+        optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
+        scheduler = schedule(optimizer, "linear", total_steps=4)
+        if late:
+            optimizer.step()
+            scheduler.step()
+            optimizer.add_param_group({"params": [torch.ones(1, requires_grad=True)], "lr": 0.4})
+        return optimizer, scheduler
+
+    optimizer, scheduler = make(late=True)
+    optimizer.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([0.5, 0.2])
+
+    again, resumed = make(late=False)
+    again.add_param_group({"params": [torch.ones(1, requires_grad=True)], "lr": 0.0})
+    again.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    again.step()
+    resumed.step()
+    assert resumed.get_last_lr() == pytest.approx([0.25, 0.1])

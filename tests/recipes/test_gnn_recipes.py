@@ -175,7 +175,7 @@ def test_fast_dev_run(recipe):
 def test_weight_decay_acts_where_the_papers_have_it(architecture, decayed, optimizer):
     model = NodeClassifier(architecture, features=6, classes=3, optimizer=optimizer)
     groups = groups_of(model)
-    assert {name for group in groups if group["weight_decay"] for name in group["param_names"]} == decayed
+    assert {name for group in groups if group["weight_decay"] for name in group["parameter_names"]} == decayed
     assert {group["weight_decay"] for group in groups} == {0.0, 5e-4}
     assert {group["lr"] for group in groups} == {NodeClassifier.presets[optimizer]["lr"]}
 
