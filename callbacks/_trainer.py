@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def unwrap(optimizer: Any) -> Any:
 
     Any other optimizer that has one inside, such as Lookahead, makes steps of its own and is watched itself.
     """
-    inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+    inner: Any = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
     # Only where it has the whole model, see `why_not_optimizer`: it then steps just its inner optimizer.
     return inner.optim if _is_zero_redundancy(inner) and inner.world_size == 1 else inner
 
@@ -83,13 +83,19 @@ def loss_scale(trainer: Trainer) -> Tensor | float | None:
     return scale if scale is not None else float(scaler._init_scale)
 
 
-def log(trainer: Trainer, scalars: Mapping[str, float], step: int) -> None:
-    """Give scalars to every logger, and to callbacks such as early stopping."""
-    for logger in trainer.loggers:
-        logger.log_metrics(dict(scalars), step=step)
+def split_loggers(trainer: Trainer) -> tuple[list[Any], list[Any]]:
+    """The trainer's TensorBoard loggers, which another thread may write to, and all others."""
+    boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return boards, [logger for logger in trainer.loggers if logger not in boards]
+
+
+def log_metrics(loggers: Iterable[Any], scalars: Mapping[str, float], step: int) -> None:
+    """Give scalars to loggers."""
+    if scalars:
+        for logger in loggers:
+            logger.log_metrics(dict(scalars), step=step)
+
+
+def remember(trainer: Trainer, scalars: Mapping[str, float]) -> None:
+    """Show scalars to callbacks such as early stopping."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
-
-
-def summary_writers(trainer: Trainer) -> list[Any]:
-    """The writers behind the trainer's TensorBoard loggers."""
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -59,6 +59,12 @@ class Watch:
             global_step=trainer.global_step + int(announced),
         )
 
+    def lengthen(self, every: int) -> None:
+        """Read every ``every``-th batch from the next one due on."""
+        if every != self.every:
+            self.due += every - self.every
+            self.every = every
+
     def missing_step(self, trainer: Trainer, *, skipped: bool) -> None:
         """See whether Lightning announced a step that the optimizer did not make.
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
-import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -17,13 +15,10 @@ from typing_extensions import Self, override
 
 from lightning_adapt._text import whole_number
 from lightning_adapt.callbacks import _trainer
-from lightning_adapt.callbacks._watch import Watch
+from lightning_adapt.callbacks._session import Session
 from lightning_adapt.dynamics.engines import find_engine
-from lightning_adapt.dynamics.probe import DynamicsProbe
 from lightning_adapt.dynamics.row_groups import Groups, RowGroups
 from lightning_adapt.dynamics.table import DynamicsTable
-from lightning_adapt.dynamics.update_rules import rule_for
-from lightning_adapt.views.scalars import ScalarPlan, key
 
 
 class OptimizerDynamicsMonitor(Callback):
@@ -48,12 +43,15 @@ class OptimizerDynamicsMonitor(Callback):
         history: Tables kept in memory, see `history`; ``None`` keeps all.
         histograms: Count histograms; without them the quantile columns are NaN.
         snapshot: Measure ``update`` from a copy of the parameters, made for steps that are read only;
-            ``False`` predicts it from the optimizer's state and needs no memory.
+            ``False`` predicts it from the optimizer's state and needs no memory; ``None`` measures in small
+            models, and in large ones where a prediction would not be exact.
         row_groups: Parameters to show as several rows, such as the rare and the frequent words of an
             embedding: ``{"embed.weight": {"rare": indices}}``; see `lightning_adapt.dynamics.RowGroups`.
         worst: Parameters listed for each of the two worst-of scalars.
         max_tags: Most scalars logged, over all optimizers.
-        engine: ``"auto"``, ``"eager"`` or ``"reference"``.
+        engine: ``"auto"``, or a name out of `lightning_adapt.dynamics.engines.ENGINES`.
+        budget: Most of the step time that readings may take, such as 0.01: the monitor measures what it costs
+            and reads less often when that is more. ``None`` keeps to ``every_n_steps``.
         strict: Let a fault in the monitor end the training instead of switching the monitor off.
 
     Raises:
@@ -71,11 +69,12 @@ class OptimizerDynamicsMonitor(Callback):
         *,
         history: int | None = 16,
         histograms: bool = True,
-        snapshot: bool = True,
+        snapshot: bool | None = None,
         row_groups: Mapping[str, Groups] | None = None,
         worst: int = 3,
         max_tags: int = 100,
         engine: str = "auto",
+        budget: float | None = None,
         strict: bool = False,
     ) -> None:
         if every_n_steps is not None:
@@ -84,6 +83,10 @@ class OptimizerDynamicsMonitor(Callback):
             whole_number("history", history, 1, "None keeps all tables")
         whole_number("worst", worst, 0, "leave it out for 3")
         whole_number("max_tags", max_tags, 1, "leave it out for 100")
+        if budget is not None and not 0 < budget <= 1:
+            raise ValueError(
+                f"`budget` must be a share of the step time above 0 and up to 1, got {budget}; 0.01 is 1 %"
+            )
         find_engine(engine)
         RowGroups(row_groups or {})  # bad groups are told now; whether they fit, when parameters are known
         self._every_n_steps = every_n_steps
@@ -95,12 +98,11 @@ class OptimizerDynamicsMonitor(Callback):
             "strict": strict,
         }
         self._worst, self._max_tags, self._strict = worst, max_tags, strict
+        self._budget = budget
         self._tables: deque[DynamicsTable] = deque(maxlen=history)
-        self._watches: list[Watch] = []
-        self._views: list[Any] = []  # of TensorBoard, which may not be installed
+        self._session: Session | None = None
         self._seen: weakref.ref[Trainer] | None = None
         self._ledgers: dict[str, dict[str, int]] = {}
-        self._every = 0
         self._off = False
         self._by_itself = False
 
@@ -112,7 +114,7 @@ class OptimizerDynamicsMonitor(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: what was read and counted, but nothing that belongs to the run."""
-        return {**self.__dict__, "_seen": None, "_watches": [], "_views": []}
+        return {**self.__dict__, "_seen": None, "_session": None}
 
     # --- what was read ---
 
@@ -155,23 +157,33 @@ class OptimizerDynamicsMonitor(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._detach()
-        self._every = self._every_n_steps or _trainer.cadence(trainer)
-        if self._off or not trainer.is_global_zero or not self._every:
+        self._end()
+        every = self._every_n_steps or _trainer.cadence(trainer)
+        if self._off or not trainer.is_global_zero or not every:
             self._ledgers = {}  # who does not count on has nothing to save
             return
-        self._guarded(lambda: self._attach(trainer, pl_module))
+        self._session = Session(
+            trainer,
+            pl_module,
+            every=every,
+            share=self._budget,
+            worst=self._worst,
+            max_tags=self._max_tags,
+            probe=self._options,
+            on_fault=self._fault,
+        )
+        self._guarded(lambda session: session.begin(self._ledgers, lambda why: self._refuse(why, off=False)))
 
     @override
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        watch = self._watch_of(optimizer)
+        watch = self._session.watch_of(optimizer) if self._session is not None else None
         if watch is not None:
             if not watch.probe.stepping:  # inside step() the closure announces, for LBFGS many times
-                self._guarded(lambda: watch.missing_step(trainer, skipped=True))
+                self._guarded(lambda _: watch.missing_step(trainer, skipped=True))
             watch.announced_at = watch.probe.steps
-            self._guarded(lambda: watch.arm_when_due(trainer, announced=True))
+            self._guarded(lambda _: watch.arm_when_due(trainer, announced=True))
 
     @override
     def on_train_batch_end(
@@ -179,22 +191,22 @@ class OptimizerDynamicsMonitor(Callback):
     ) -> None:
         # A training_step that returns None makes no step; that is no skip of the gradient scaler's.
         nothing = pl_module.automatic_optimization and not outputs
-        self._guarded(lambda: self._note_missing_steps(trainer, skipped=not nothing))
-        self._guarded(lambda: self._emit(trainer))
+        self._guarded(lambda session: session.batch_end(stepped=not nothing))
+        self._guarded(lambda session: self._tables.extend(session.emit()))
+        if self._budget is not None:
+            self._guarded(lambda session: session.keep_budget())
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._guarded(lambda: self._emit(trainer, wait=True))
-        self._detach()
+        self._finish()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._guarded(lambda: self._emit(trainer, wait=True))
-        self._detach()
+        self._finish()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._detach()
+        self._end()
 
     # The ledgers belong to the run, not to the monitor's options: whoever resumes it goes on counting. Were
     # they its `state_dict`, Lightning would demand a key of its own, which could only be its options.
@@ -215,87 +227,30 @@ class OptimizerDynamicsMonitor(Callback):
         saved = checkpoint.get("callbacks", {}).get(self.state_key, {}).get("ledgers", {})
         self._ledgers = {label: dict(ledger) for label, ledger in saved.items()}
 
-    # --- the work ---
+    # --- the end ---
 
-    def _attach(self, trainer: Trainer, module: LightningModule) -> None:
-        found = _trainer.optimizers(trainer)
-        names = [type(optimizer).__name__ for optimizer in found]
-        step = _trainer.batch_step(trainer)
-        for index, optimizer in enumerate(found):
-            earlier = names[:index].count(names[index])
-            label = f"{names[index]}-{earlier}" if earlier else names[index]
-            sentence = _trainer.why_not_optimizer(optimizer, label)
-            if sentence:
-                self._refuse(sentence, off=False)
-                continue
-            if rule_for(optimizer) is None:
-                rank_zero_warn(
-                    f"OptimizerDynamicsMonitor: no update rule for {label}: only gradients, parameters and "
-                    "measured updates are shown; teach it with lightning_adapt.dynamics.register_rule"
-                )
-            probe = DynamicsProbe(optimizer, module, **self._options)
-            probe.on_step, probe.on_fault = None, self._fault
-            probe.restore(self._ledgers.get(label, {}))
-            due = (step // self._every + 1) * self._every
-            watch = Watch(label, probe.attach(), self._every, due)
-            if not module.automatic_optimization:  # a raw optimizer's step is not announced by Lightning
-                probe.on_step = partial(watch.arm_when_due, trainer, announced=False)
-            self._watches.append(watch)
-        writers = _trainer.summary_writers(trainer)
-        if writers:
-            from lightning_adapt.views.tensorboard import TensorBoardView
+    def _finish(self) -> None:
+        self._guarded(lambda session: self._tables.extend(session.emit(wait=True)))
+        self._guarded(lambda session: session.drain())
+        self._end()
 
-            self._views = [TensorBoardView(writer) for writer in writers]
-
-    def _detach(self) -> None:
+    def _end(self) -> None:
         self._ledgers = self._current_ledgers()
-        for watch in self._watches:
-            watch.probe.detach()
-        self._watches, self._views = [], []  # a view kept would write the next run into this one's folder
+        if self._session is not None:
+            self._session.end()
+        self._session = None  # kept, it would write the next run into this one's folder
 
     def _current_ledgers(self) -> dict[str, dict[str, int]]:
-        return {**self._ledgers, **{watch.label: watch.probe.ledger() for watch in self._watches}}
-
-    def _watch_of(self, optimizer: Any) -> Watch | None:
-        inner = _trainer.unwrap(optimizer)
-        return next((watch for watch in self._watches if watch.probe.optimizer is inner), None)
-
-    def _note_missing_steps(self, trainer: Trainer, *, skipped: bool) -> None:
-        for watch in self._watches:
-            watch.missing_step(trainer, skipped=skipped)
-
-    def _emit(self, trainer: Trainer, *, wait: bool = False) -> None:
-        """Log the tables that have arrived."""
-        for watch in self._watches:
-            for table in watch.probe.collect(wait=wait):
-                self._tables.append(table)
-                if watch.plan is None and self._shows_all(watch, table):
-                    watch.plan = self._plan(watch.label, table)
-                plan = watch.plan or ScalarPlan(self._prefix(watch.label))
-                scalars = plan.scalars(table)
-                if scalars:
-                    _trainer.log(trainer, scalars, table.step)
-                for view in self._views:
-                    view.write(table, plan)
-
-    def _shows_all(self, watch: Watch, table: DynamicsTable) -> bool:
-        """Whether every statistic of this optimizer can be seen: not before its first real step."""
-        stepped = not np.isnan(table["effective_lr_max"]).all()
-        return not table.skipped and (stepped or rule_for(watch.probe.optimizer) is None)
-
-    def _prefix(self, label: str) -> str:
-        return "dynamics" if len(self._watches) == 1 else key("dynamics", label)
-
-    def _plan(self, label: str, table: DynamicsTable) -> ScalarPlan:
-        share = max(self._max_tags // len(self._watches), 1)
-        return ScalarPlan.of(table, prefix=self._prefix(label), worst=self._worst, max_tags=share)
+        return {**self._ledgers, **(self._session.ledgers() if self._session is not None else {})}
 
     # --- faults ---
 
-    def _guarded(self, action: Callable[[], object]) -> None:
-        """Run ``action``; a fault in it must not end the training."""
+    def _guarded(self, action: Callable[[Session], object]) -> None:
+        """Do something with the session, if there is one; a fault in it must not end the training."""
+        if self._session is None:
+            return
         try:
-            action()
+            action(self._session)
         except Exception as error:
             if self._strict:
                 raise
@@ -303,9 +258,9 @@ class OptimizerDynamicsMonitor(Callback):
 
     def _fault(self, error: Exception) -> None:
         self._off = True
-        for watch in self._watches:
-            watch.probe.detach()
-        self._watches, self._views, self._ledgers = [], [], {}
+        if self._session is not None:
+            self._session.end()
+        self._session, self._ledgers = None, {}
         rank_zero_warn(
             f"OptimizerDynamicsMonitor switched itself off after a fault: {type(error).__name__}: {error}. "
             "Training goes on unwatched; pass strict=True to see the traceback.",

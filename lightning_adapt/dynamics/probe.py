@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +22,10 @@ from lightning_adapt.dynamics.reading import Reading, take
 from lightning_adapt.dynamics.row_groups import Groups, RowGroups
 from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows, group_name, members
 from lightning_adapt.dynamics.table import DynamicsTable
-from lightning_adapt.dynamics.update_rules import rule_for
+from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
+
+SNAPSHOT_BYTES = 1 << 25
+"""A model up to this size (32 MiB) is copied before a step that is read, unless told otherwise."""
 
 
 def has_step_hooks(optimizer: object) -> bool:
@@ -38,6 +42,7 @@ class _Armed:
     about: Mapping[str, Any]
     loss_scale: Scalar | None
     groups: dict[int, dict[str, Any]]
+    cost_s: float
 
 
 class DynamicsProbe:
@@ -53,7 +58,9 @@ class DynamicsProbe:
         engine: ``"auto"``, ``"eager"`` or ``"reference"``.
         histograms: Keep histogram counts in the table; without them the quantile columns are NaN.
         snapshot: Keep the parameters from before the step, so that ``update`` is measured. ``False`` needs
-            no extra memory and predicts the update from the optimizer's state.
+            no extra memory and predicts the update from the optimizer's state. ``None`` keeps all of a small
+            model (up to `SNAPSHOT_BYTES`), and of a large one those parameters whose update the state does
+            not tell: half precision, and optimizers whose rule is not ``exact``.
         row_groups: Parameters to show as several rows of the table: ``{"embed.weight": {"rare": indices}}``
             makes ``embed.weight[rare]`` and ``embed.weight[rest]``; see `RowGroups`.
         strict: Let a fault in the probe raise; by default it warns once and switches itself off.
@@ -80,7 +87,7 @@ class DynamicsProbe:
         every_n_steps: int = 1,
         engine: str = "auto",
         histograms: bool = True,
-        snapshot: bool = True,
+        snapshot: bool | None = None,
         row_groups: Mapping[str, Groups] | None = None,
         strict: bool = False,
     ) -> None:
@@ -184,13 +191,15 @@ class DynamicsProbe:
             loss_scale: The gradient scaler's scale for this step.
             **about: Fields of the table that are known now, such as ``step``.
         """
+        started = perf_counter()
         rule = rule_for(self.optimizer)
         remember = rule.remember if rule is not None else ()
-        before: dict[int, Tensor] | None = {} if self._snapshot else None
+        copied = self._copied(rule)
+        before: dict[int, Tensor] | None = {} if copied else None
         remembered: dict[int, dict[str, Tensor]] = {}
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
-                if before is not None:
+                if before is not None and id(parameter) in copied:
                     before[id(parameter)] = as_real(parameter.detach()).clone()
                 state = self.optimizer.state.get(parameter, {})
                 kept = {name: state[name].clone() for name in remember if name in state}
@@ -206,7 +215,15 @@ class DynamicsProbe:
             }
             for index, group in enumerate(self.optimizer.param_groups)
         }
-        self._armed = _Armed(before, remembered, about, scale, groups)
+        self._armed = _Armed(before, remembered, about, scale, groups, perf_counter() - started)
+
+    def _copied(self, rule: UpdateRule | None) -> set[int]:
+        """Which parameters to keep from before the step, by ``id``."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self._snapshot is None and sum(p.numel() * p.itemsize for p in parameters) > SNAPSHOT_BYTES:
+            exact = rule is not None and rule.exact
+            parameters = [p for p in parameters if not exact or as_real(p.detach()).itemsize < 4]
+        return {id(p) for p in parameters} if self._snapshot is not False else set()
 
     @property
     def stepping(self) -> bool:
@@ -318,7 +335,8 @@ class DynamicsProbe:
             "real_steps": self.steps,
             "skipped_steps": self.skipped,
             "skipped": skipped,
-            "update_source": "measured" if armed.before is not None else "predicted",
+            "update_source": self._source(armed.before),
+            "cost_s": armed.cost_s,
             **armed.about,
         }
         rows = build_rows(self.optimizer, self._current_members(), now)
@@ -326,6 +344,11 @@ class DynamicsProbe:
             rows = self._row_groups.split(rows)
         with torch.no_grad():
             self._pending.append(take(self._engine, rows, scalars, histograms=self._histograms, about=about))
+
+    def _source(self, before: Mapping[int, Tensor] | None) -> str:
+        if before is None:
+            return "predicted"
+        return "measured" if len(before) == len(self._current_members()) else "mixed"
 
     def _current_members(self) -> list[Member]:
         """The rows, rebuilt when parameters or groups were added."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -31,6 +32,29 @@ def to_host(buffer: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], No
     return host, arrived.query, arrived.synchronize
 
 
+class Stopwatch:
+    """Seconds of the host, and of the device, between its making and `stop`; it waits for neither."""
+
+    def __init__(self) -> None:
+        self._started = perf_counter()
+        self._host = 0.0
+        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            self._events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._events[0].record()
+
+    def stop(self) -> None:
+        """The end."""
+        self._host = perf_counter() - self._started
+        if self._events is not None:
+            self._events[1].record()
+
+    def seconds(self) -> float:
+        """The larger of both; only once the device has got there."""
+        device = self._events[0].elapsed_time(self._events[1]) / 1e3 if self._events is not None else 0.0
+        return max(self._host, device)
+
+
 @dataclass
 class Reading:
     """One measured step whose figures may still be on their way."""
@@ -41,7 +65,8 @@ class Reading:
     ready: Callable[[], bool]
     wait: Callable[[], None]
     scalars: Mapping[str, float | int]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any]
+    watch: Stopwatch
 
     def table(self, **about: Any) -> DynamicsTable:
         """The table, waiting for the copy if need be.
@@ -59,6 +84,7 @@ class Reading:
         rates = {n.removeprefix("lr/"): v for n, v in scalars.items() if n.startswith("lr/")}
         skipped = int(scalars.get("fused_skips", 0.0))
         fields: dict[str, Any] = {**self.about, **about}
+        fields["cost_s"] = fields.get("cost_s", 0.0) + self.watch.seconds()
         fields["real_steps"] = fields.get("real_steps", 0) - skipped
         fields["skipped_steps"] = fields.get("skipped_steps", 0) + skipped
         return DynamicsTable(
@@ -90,6 +116,7 @@ def take(
         histograms: Keep the counts.
         about: Fields of the table that are known now.
     """
+    watch = Stopwatch()
     infos: list[RowInfo] = []
 
     def noted() -> Iterator[Row]:
@@ -113,5 +140,7 @@ def take(
         info if stride == 1 else replace(info, histogram_stride=stride)
         for info, stride in zip(infos, packed.strides or [1] * len(infos), strict=True)
     ]
-    host, ready, wait = to_host(packed.buffer())
-    return Reading(tuple(infos), Layout.of(packed), host, ready, wait, known, dict(about))
+    buffer = packed.buffer()
+    watch.stop()
+    host, ready, wait = to_host(buffer)
+    return Reading(tuple(infos), Layout.of(packed), host, ready, wait, known, dict(about), watch)

@@ -22,7 +22,7 @@ def _decay(group: Any, *, decoupled: bool) -> dict[str, Any]:
     return {"decay": group["lr"] * decay} if decoupled else {"l2": decay}
 
 
-@register_rule(torch.optim.Adam)
+@register_rule(torch.optim.Adam, exact=True)
 def adam(view: StepView) -> CanonicalStep:
     """Adam and AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019): ``m_hat / (sqrt(v_hat) + eps)``."""
     group, t = view.group, view.step
@@ -42,7 +42,7 @@ def adam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.AdamW)
+@register_rule(torch.optim.AdamW, exact=True)
 def adamw(view: StepView) -> CanonicalStep:
     """AdamW (Loshchilov & Hutter 2019), also where the group does not say that decay is decoupled."""
     step = adam(view)
@@ -51,7 +51,7 @@ def adamw(view: StepView) -> CanonicalStep:
     return step
 
 
-@register_rule(torch.optim.NAdam)
+@register_rule(torch.optim.NAdam, exact=True)
 def nadam(view: StepView) -> CanonicalStep:
     """NAdam (Dozat 2016): the numerator mixes the gradient with the momentum of the next step."""
     group, t = view.group, view.step
@@ -76,7 +76,7 @@ def nadam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.RAdam)
+@register_rule(torch.optim.RAdam, exact=True)
 def radam(view: StepView) -> CanonicalStep:
     """RAdam (Liu et al. 2020): Adam with rectified variance; plain momentum while ``rho_t <= 5``.
 
@@ -113,7 +113,7 @@ def radam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.SparseAdam)
+@register_rule(torch.optim.SparseAdam, exact=True)
 def sparse_adam(view: StepView) -> CanonicalStep:
     """SparseAdam: Adam on the touched rows only; eps before bias correction as in RAdam."""
     group, t = view.group, view.step
@@ -132,7 +132,7 @@ def sparse_adam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adamax)
+@register_rule(torch.optim.Adamax, exact=True)
 def adamax(view: StepView) -> CanonicalStep:
     """Adamax (Kingma & Ba 2015): ``exp_inf = max(beta2 · u, |g| + eps)`` is the whole denominator."""
     group, t = view.group, view.step
@@ -151,7 +151,7 @@ def adamax(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adagrad)
+@register_rule(torch.optim.Adagrad, exact=True)
 def adagrad(view: StepView) -> CanonicalStep:
     """Adagrad (Duchi, Hazan & Singer 2011): ``g / (sqrt(sum g²) + eps)``, lr decayed by ``lr_decay``."""
     group = view.group
@@ -166,7 +166,7 @@ def adagrad(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.RMSprop)
+@register_rule(torch.optim.RMSprop, exact=True)
 def rmsprop(view: StepView) -> CanonicalStep:
     """RMSProp (Hinton 2012), plain, centered (Graves 2013) and with momentum on the divided gradient."""
     group, state = view.group, view.state

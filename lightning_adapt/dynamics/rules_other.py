@@ -11,7 +11,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, StepView, host_num
 from lightning_adapt.dynamics.update_rules import register_rule
 
 
-@register_rule(torch.optim.SGD)
+@register_rule(torch.optim.SGD, exact=True)
 def sgd(view: StepView) -> CanonicalStep:
     """SGD, with momentum (Polyak 1964) and Nesterov's form (Sutskever et al. 2013)."""
     group = view.group

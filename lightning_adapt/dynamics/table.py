@@ -60,7 +60,10 @@ class DynamicsTable:
         skipped_steps: Steps that were skipped so far.
         global_step: ``trainer.global_step`` (counts skipped steps too), ``None`` without a trainer.
         update_source: ``"measured"`` when ``update`` is the difference of the parameter before and after,
-            ``"predicted"`` when it is computed from the optimizer's state.
+            ``"predicted"`` when it is computed from the optimizer's state, ``"mixed"`` when some parameters'
+            are measured.
+        cost_s: Seconds that the reading took of the training: of the host, or of the device where that is
+            more. NaN for tables that were read back.
 
     Example:
         >>> table = DynamicsTable(rows=(RowInfo("weight"),), values=np.full((1, len(COLUMNS)), 0.5), step=7)
@@ -82,6 +85,7 @@ class DynamicsTable:
     skipped_steps: int = 0
     global_step: int | None = None
     update_source: str = "measured"
+    cost_s: float = float("nan")
     columns: tuple[str, ...] = COLUMNS
 
     @property

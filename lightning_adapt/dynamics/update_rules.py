@@ -15,7 +15,7 @@ The rules themselves are in `rules_adaptive` and `rules_other`. A rule for an ow
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -33,23 +33,27 @@ class UpdateRule:
     Args:
         read: Brings a `StepView` to canonical form.
         remember: Names of small (0-dim) state entries that must be copied before the step.
+        exact: What is left after the step tells the update, up to the rounding of the parameter.
     """
 
     read: RuleFunction
     remember: tuple[str, ...] = ()
+    exact: bool = False
 
 
 _RULES: dict[type[torch.optim.Optimizer], UpdateRule] = {}
 
 
 def register_rule(
-    optimizer_class: type[torch.optim.Optimizer], *, remember: Iterable[str] = ()
+    optimizer_class: type[torch.optim.Optimizer], *, remember: Iterable[str] = (), exact: bool = False
 ) -> Callable[[_F], _F]:
     """Register how to read ``optimizer_class`` and its subclasses; a later rule replaces an earlier one.
 
     Args:
         optimizer_class: A subclass of ``torch.optim.Optimizer``.
         remember: Names of 0-dim state entries to copy before the step, for rules that need an old value.
+        exact: Promise that what is left after the step tells the update, up to the rounding of the parameter:
+            then a large model needs no copy of its parameters.
 
     Returns:
         A decorator for a function from `StepView` to `CanonicalStep`.
@@ -64,7 +68,7 @@ def register_rule(
         )
 
     def register(read: _F) -> _F:
-        _RULES[optimizer_class] = UpdateRule(read, tuple(remember))
+        _RULES[optimizer_class] = UpdateRule(read, tuple(remember), exact)
         return read
 
     return register
@@ -81,4 +85,8 @@ def rule_for(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> 
     from lightning_adapt.dynamics import rules_adaptive, rules_other  # noqa: F401
 
     cls = optimizer if isinstance(optimizer, type) else type(optimizer)
-    return next((_RULES[base] for base in cls.__mro__ if base in _RULES), None)
+    base = next((base for base in cls.__mro__ if base in _RULES), None)
+    if base is None:
+        return None
+    # A class of the user's own may step otherwise than the class it derives from.
+    return _RULES[base] if base is cls else replace(_RULES[base], exact=False)

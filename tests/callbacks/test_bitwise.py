@@ -51,14 +51,14 @@ def _everything(
     precision: str,
     folder: Path,
     *,
-    watched: bool,
+    engine: str | None,
 ) -> dict[str, Any]:
     seed_everything(7)
     model, data = make(options)
-    callbacks = [OptimizerDynamicsMonitor(every_n_steps=2, strict=True)] if watched else []
+    callbacks = [OptimizerDynamicsMonitor(every_n_steps=2, engine=engine, strict=True)] if engine else []
     trainer = trainer_for(precision, *callbacks, max_steps=7, max_epochs=-1, logger=TensorBoardLogger(folder))
     trainer.fit(model, data)
-    if watched:
+    if engine:
         assert callbacks[0].latest is not None
     trainer.save_checkpoint(folder / "last.ckpt")
     saved = torch.load(folder / "last.ckpt", weights_only=True)
@@ -95,9 +95,10 @@ def _assert_identical(one: object, other: object, where: str) -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_nothing_differs(precision: str, implementation: str, recipe: str, tmp_path: Path) -> None:
     options = IMPLEMENTATIONS[implementation]
-    plain = _everything(RECIPES[recipe], options, precision, tmp_path / "plain", watched=False)
-    watched = _everything(RECIPES[recipe], options, precision, tmp_path / "watched", watched=True)
-    _assert_identical(plain, watched, "")
+    plain = _everything(RECIPES[recipe], options, precision, tmp_path / "plain", engine=None)
+    for engine in ("eager", "numba"):
+        watched = _everything(RECIPES[recipe], options, precision, tmp_path / engine, engine=engine)
+        _assert_identical(plain, watched, "")
 
 
 def test_the_comparison_can_fail() -> None:

@@ -29,12 +29,14 @@ WAYS: dict[str, dict[str, Any]] = {
 POISONED = 5
 
 
-def _run(precision: str, implementation: str, way: str) -> tuple[Observed, OptimizerDynamicsMonitor]:
+def _run(
+    precision: str, implementation: str, way: str, engine: str = "auto"
+) -> tuple[Observed, OptimizerDynamicsMonitor]:
     torch.manual_seed(0)
     # An eps that fp16 can hold: this test is about truth, not about good settings.
     make = partial(torch.optim.AdamW, lr=0.01, eps=1e-3, **IMPLEMENTATIONS[implementation])
     module = Observed(make, poison=POISONED if way == "inf" else None, manual=way == "manual")
-    monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, strict=True)
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, engine=engine, strict=True)
     trainer_for(precision, monitor, **WAYS[way]).fit(module)
     return module, monitor
 
@@ -51,15 +53,16 @@ def _compare(table: DynamicsTable, real: Real) -> None:
             assert table[name, "grad_rms"] == pytest.approx(_rms(gradient), rel=1e-6), name
 
 
+@pytest.mark.parametrize("engine", ["eager", "numba"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_table_is_what_happened(precision: str, implementation: str, way: str) -> None:
+def test_table_is_what_happened(precision: str, implementation: str, way: str, engine: str) -> None:
     if implementation == "fused" and way == "clipping" and precision.endswith("mixed"):
         with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
-            _run(precision, implementation, way)
+            _run(precision, implementation, way, engine)
         return
-    module, monitor = _run(precision, implementation, way)
+    module, monitor = _run(precision, implementation, way, engine)
     tables = monitor.history
     scaled = precision == "16-mixed"
     if way == "manual":

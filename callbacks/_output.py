@@ -1,0 +1,64 @@
+"""Where tables go: scalars to every logger, everything else to TensorBoard, off the training thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from lightning_adapt.callbacks import _trainer
+from lightning_adapt.callbacks._writer import Writer
+from lightning_adapt.dynamics.table import DynamicsTable
+from lightning_adapt.views.scalars import ScalarPlan
+
+
+class Output:
+    """Writes the tables of one run.
+
+    TensorBoard is written on a thread of its own; loggers that are not made for that, and the metrics that
+    callbacks such as early stopping look at, are served at once.
+
+    Args:
+        trainer: Of the run.
+        most: Readings that may wait to be written.
+    """
+
+    def __init__(self, trainer: Trainer, most: int = 16) -> None:
+        self._trainer = trainer
+        self._writer = Writer(most)
+        self._boards, self._others = _trainer.split_loggers(trainer)
+        self._views: list[Any] = []
+        if self._boards:
+            from lightning_adapt.views.tensorboard import TensorBoardView
+
+            self._views = [TensorBoardView(board.experiment) for board in self._boards]
+
+    @property
+    def dropped(self) -> int:
+        """Readings that were not written because the writer could not keep up."""
+        return self._writer.dropped
+
+    def write(self, table: DynamicsTable, plan: ScalarPlan, beside: Mapping[str, float]) -> None:
+        """Write one table with its scalars, or, when too many wait, count it as dropped.
+
+        Args:
+            table: What was read.
+            plan: Which scalars to take from it.
+            beside: Scalars of the monitor itself.
+        """
+        scalars = {**plan.scalars(table), **beside}
+
+        def job() -> None:
+            _trainer.log_metrics(self._boards, scalars, table.step)
+            for view in self._views:
+                view.write(table, plan)
+
+        if self._views and not self._writer.put(job):
+            return
+        _trainer.log_metrics(self._others, scalars, table.step)
+        _trainer.remember(self._trainer, scalars)
+
+    def drain(self) -> None:
+        """Wait until everything is written."""
+        self._writer.drain()
