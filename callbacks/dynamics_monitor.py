@@ -43,7 +43,7 @@ class OptimizerDynamicsMonitor(Callback):
         history: Tables kept in memory, see `history`; ``None`` keeps all.
         histograms: Count histograms; without them the quantile columns are NaN.
         snapshot: Measure ``update`` from a copy of the parameters, made for steps that are read only;
-            ``False`` predicts it from the optimizer's state and needs no memory; ``None`` measures in small
+            ``False`` predicts it from the optimizer's state without a copy; ``None`` measures in small
             models, and in large ones where a prediction would not be exact.
         row_groups: Parameters to show as several rows, such as the rare and the frequent words of an
             embedding: ``{"embed.weight": {"rare": indices}}``; see `lightning_adapt.dynamics.RowGroups`.

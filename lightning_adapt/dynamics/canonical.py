@@ -28,7 +28,7 @@ EpsPlacement = Literal["outside", "inside", "clamp"]
 
 @dataclass(slots=True)
 class StepView:
-    """What an update rule reads: one parameter right after its optimizer stepped.
+    """What an update rule reads: one parameter, or a piece of one, right after its optimizer stepped.
 
     Args:
         parameter: After the step.
@@ -125,6 +125,7 @@ class Row:
         canonical: ``None`` when there is no rule or no state yet: only gradient, parameter and measured
             update are reported.
         applied: 1 if the parameter was stepped, 0 if not (skipped step, no gradient).
+        continues: A further piece of the parameter that the row before is of; figures of pieces are merged.
     """
 
     info: RowInfo
@@ -134,6 +135,7 @@ class Row:
     canonical: CanonicalStep | None
     gradient_factor: Scalar = 1.0
     applied: Scalar = 1.0
+    continues: bool = False
 
 
 @lru_cache(maxsize=256)

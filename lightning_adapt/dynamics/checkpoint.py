@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row, StepView, as_real, host_number
 from lightning_adapt.dynamics.engines import find_engine
 from lightning_adapt.dynamics.reading import take
-from lightning_adapt.dynamics.rows import canonical_step, given_names, group_name
+from lightning_adapt.dynamics.rows import canonical_step, given_names, group_name, prepared
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 from lightning_adapt.dynamics.update_rules import rule_for
 
@@ -160,7 +160,7 @@ def _rows(state: Mapping[str, Any], kind: str, weights: Mapping[str, Any], *, mo
             )
             tensors = {k: as_real(v) if isinstance(v, Tensor) else v for k, v in entry.items()}
             view = StepView(as_real(parameter), None, tensors, group, _step(entry))
-            canonical = canonical_step(rule, view)
+            canonical = canonical_step(rule, prepared(rule, view))
             if canonical is not None:
                 canonical = _without_gradient(canonical, update_unknown=moved)
             yield Row(info, as_real(parameter), None, None, canonical)

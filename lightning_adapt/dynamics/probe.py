@@ -57,8 +57,8 @@ class DynamicsProbe:
         every_n_steps: Read every n-th step.
         engine: ``"auto"``, ``"eager"`` or ``"reference"``.
         histograms: Keep histogram counts in the table; without them the quantile columns are NaN.
-        snapshot: Keep the parameters from before the step, so that ``update`` is measured. ``False`` needs
-            no extra memory and predicts the update from the optimizer's state. ``None`` keeps all of a small
+        snapshot: Keep the parameters from before the step, so that ``update`` is measured. ``False`` makes
+            no copy and predicts the update from the optimizer's state. ``None`` keeps all of a small
             model (up to `SNAPSHOT_BYTES`), and of a large one those parameters whose update the state does
             not tell: half precision, and optimizers whose rule is not ``exact``.
         row_groups: Parameters to show as several rows of the table: ``{"embed.weight": {"rare": indices}}``
@@ -339,7 +339,8 @@ class DynamicsProbe:
             "cost_s": armed.cost_s,
             **armed.about,
         }
-        rows = build_rows(self.optimizer, self._current_members(), now)
+        grouped = () if self._row_groups is None else self._row_groups.parameters
+        rows = build_rows(self.optimizer, self._current_members(), now, whole=grouped)
         if self._row_groups is not None:
             rows = self._row_groups.split(rows)
         with torch.no_grad():

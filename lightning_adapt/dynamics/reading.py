@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
 from lightning_adapt.dynamics.engines import Engine
-from lightning_adapt.dynamics.engines.packed import Layout, finalise
+from lightning_adapt.dynamics.engines.packed import COUNTS, SUMS, Layout, Packed, finalise
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 
 
@@ -98,6 +99,30 @@ class Reading:
         )
 
 
+def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
+    """One row a parameter, from rows of pieces: sums and counts are added, the largest maximum stays.
+
+    Args:
+        packed: What an engine measured.
+        pieces: How many of its rows belong to each parameter.
+    """
+    if len(pieces) == len(packed.figures):
+        return packed
+    added = len(COUNTS) + len(SUMS)
+    figures = [
+        torch.cat([part[:, :added].sum(0), part[:, added:].amax(0)])
+        for part in packed.figures.split(list(pieces))
+    ]
+    counts = packed.counts
+    if counts is not None:
+        counts = torch.stack([part.sum(0, dtype=counts.dtype) for part in counts.split(list(pieces))])
+    ends = np.cumsum(pieces)
+    strides = [
+        max(packed.strides[end - n : end]) for end, n in zip(ends, pieces, strict=True) if packed.strides
+    ]
+    return Packed(torch.stack(figures), counts, packed.scalars, strides)
+
+
 def take(
     engine: Engine,
     rows: Iterable[Row],
@@ -118,13 +143,18 @@ def take(
     """
     watch = Stopwatch()
     infos: list[RowInfo] = []
+    pieces: list[int] = []
 
     def noted() -> Iterator[Row]:
         for row in rows:
-            infos.append(row.info)
+            if row.continues:
+                pieces[-1] += 1
+            else:
+                infos.append(row.info)
+                pieces.append(1)
             yield row
 
-    packed = engine(noted(), histograms=histograms)
+    packed = merged(engine(noted(), histograms=histograms), pieces)
     known: dict[str, float | int] = {}
     on_device: list[Tensor] = []
     for name, value in scalars.items():

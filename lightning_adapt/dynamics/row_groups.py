@@ -107,6 +107,11 @@ class RowGroups:
                 _complete(name, spec, shapes[name])
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that have groups."""
+        return tuple(self._specs)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the rows in the table."""
         return tuple(f"{name}[{group}]" for name, spec in self._specs.items() for group in spec.groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepView, as_real
+from lightning_adapt.dynamics.engines import default_chunk
+from lightning_adapt.dynamics.pieces import any_sparse, cut
 from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
 
@@ -104,36 +106,63 @@ def step_counts(optimizer: torch.optim.Optimizer, fallback: int) -> dict[int, Sc
 
 
 def build_rows(
-    optimizer: torch.optim.Optimizer, parameters: Iterable[Member], now: Circumstances
+    optimizer: torch.optim.Optimizer,
+    parameters: Iterable[Member],
+    now: Circumstances,
+    *,
+    whole: Collection[str] = (),
 ) -> Iterator[Row]:
-    """Yield one `Row` a parameter, lazily: what a rule has to compute lives only while it is measured."""
+    """Yield one `Row` a parameter, lazily: what a rule has to compute lives only while it is measured.
+
+    Args:
+        optimizer: After its step.
+        parameters: From `members`.
+        now: What is true for the whole step.
+        whole: Names of parameters that must come in one row.
+
+    Yields:
+        Rows; a large parameter for which tensors have to be made comes in pieces, see `Row.continues`.
+    """
     rule, counts = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
     for member in parameters:
         parameter = member.parameter
-        gradient, touched = _dense(parameter.grad)
         view = StepView(
             parameter=as_real(parameter.detach()),
-            gradient=gradient,
-            state={
-                key: _dense(value)[0] if isinstance(value, Tensor) else value  # sparse SGD: sparse momentum
-                for key, value in optimizer.state.get(parameter, {}).items()
-            },
+            gradient=parameter.grad,
+            state=optimizer.state.get(parameter, {}),
             group=now.groups.get(member.group_index, optimizer.param_groups[member.group_index]),
             step=counts[id(parameter)],
             before=None if now.before is None else now.before.get(id(parameter)),
-            touched=touched,
             remembered=now.remembered.get(id(parameter), {}),
         )
-        step = canonical_step(rule, view)
-        yield Row(
-            info=_with_state_dtype(member.info, step),
-            parameter=view.parameter,
-            before=view.before,
-            gradient=gradient,
-            canonical=step,
-            gradient_factor=now.gradient_factor,
-            applied=now.applied if gradient is not None else 0.0,
-        )
+        in_pieces = member.info.name not in whole and _in_pieces(rule, view)
+        size = default_chunk(parameter.device) if in_pieces else parameter.numel() * 2  # complex is two
+        for position, piece in enumerate(cut(prepared(rule, view), size)):
+            step = canonical_step(rule, piece)
+            yield Row(
+                info=_with_state_dtype(member.info, step),
+                parameter=piece.parameter,
+                before=piece.before,
+                gradient=piece.gradient,
+                canonical=step,
+                gradient_factor=now.gradient_factor,
+                applied=now.applied if piece.gradient is not None else 0.0,
+                continues=position > 0,
+            )
+
+
+def _in_pieces(rule: UpdateRule | None, view: StepView) -> bool:
+    """Whether tensors have to be made for this parameter, and may be made piece by piece."""
+    if rule is not None and rule.reads != "stored":
+        return rule.reads == "elements"
+    return any_sparse(view.gradient, view.state)
+
+
+def prepared(rule: UpdateRule | None, view: StepView) -> StepView:
+    """``view`` with what the rule needs of the whole parameter added to its state."""
+    if rule is None or rule.prepare is None or not view.state:
+        return view
+    return replace(view, state={**view.state, **rule.prepare(view)})
 
 
 def canonical_step(rule: UpdateRule | None, view: StepView) -> CanonicalStep | None:
@@ -146,19 +175,6 @@ def canonical_step(rule: UpdateRule | None, view: StepView) -> CanonicalStep | N
         if view.state:
             raise
         return None
-
-
-def _dense(gradient: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """A sparse gradient as a dense one and the mask of elements it names; a dense one as it is."""
-    if gradient is None:
-        return None, None
-    gradient = gradient.detach()
-    if not gradient.is_sparse:
-        return as_real(gradient), None
-    gradient = gradient.coalesce()
-    touched = torch.zeros(gradient.shape, dtype=torch.bool, device=gradient.device)
-    touched[tuple(gradient.indices())] = True
-    return as_real(gradient.to_dense()), touched
 
 
 def _with_state_dtype(info: RowInfo, step: CanonicalStep | None) -> RowInfo:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, Scalar, StepView, host_number
+from lightning_adapt.dynamics.engines import default_chunk
+from lightning_adapt.dynamics.pieces import cut
 from lightning_adapt.dynamics.update_rules import register_rule
 
 
@@ -22,7 +25,7 @@ def _decay(group: Any, *, decoupled: bool) -> dict[str, Any]:
     return {"decay": group["lr"] * decay} if decoupled else {"l2": decay}
 
 
-@register_rule(torch.optim.Adam, exact=True)
+@register_rule(torch.optim.Adam, reads="stored", exact=True)
 def adam(view: StepView) -> CanonicalStep:
     """Adam and AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019): ``m_hat / (sqrt(v_hat) + eps)``."""
     group, t = view.group, view.step
@@ -42,7 +45,7 @@ def adam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.AdamW, exact=True)
+@register_rule(torch.optim.AdamW, reads="stored", exact=True)
 def adamw(view: StepView) -> CanonicalStep:
     """AdamW (Loshchilov & Hutter 2019), also where the group does not say that decay is decoupled."""
     step = adam(view)
@@ -51,7 +54,7 @@ def adamw(view: StepView) -> CanonicalStep:
     return step
 
 
-@register_rule(torch.optim.NAdam, exact=True)
+@register_rule(torch.optim.NAdam, reads="stored", exact=True)
 def nadam(view: StepView) -> CanonicalStep:
     """NAdam (Dozat 2016): the numerator mixes the gradient with the momentum of the next step."""
     group, t = view.group, view.step
@@ -76,7 +79,7 @@ def nadam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.RAdam, exact=True)
+@register_rule(torch.optim.RAdam, reads="stored", exact=True)
 def radam(view: StepView) -> CanonicalStep:
     """RAdam (Liu et al. 2020): Adam with rectified variance; plain momentum while ``rho_t <= 5``.
 
@@ -113,7 +116,7 @@ def radam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.SparseAdam, exact=True)
+@register_rule(torch.optim.SparseAdam, reads="elements", exact=True)
 def sparse_adam(view: StepView) -> CanonicalStep:
     """SparseAdam: Adam on the touched rows only; eps before bias correction as in RAdam."""
     group, t = view.group, view.step
@@ -132,7 +135,7 @@ def sparse_adam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adamax, exact=True)
+@register_rule(torch.optim.Adamax, reads="stored", exact=True)
 def adamax(view: StepView) -> CanonicalStep:
     """Adamax (Kingma & Ba 2015): ``exp_inf = max(beta2 · u, |g| + eps)`` is the whole denominator."""
     group, t = view.group, view.step
@@ -151,7 +154,7 @@ def adamax(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adagrad, exact=True)
+@register_rule(torch.optim.Adagrad, reads="stored", exact=True)
 def adagrad(view: StepView) -> CanonicalStep:
     """Adagrad (Duchi, Hazan & Singer 2011): ``g / (sqrt(sum g²) + eps)``, lr decayed by ``lr_decay``."""
     group = view.group
@@ -166,7 +169,7 @@ def adagrad(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.RMSprop, exact=True)
+@register_rule(torch.optim.RMSprop, reads="stored", exact=True)
 def rmsprop(view: StepView) -> CanonicalStep:
     """RMSProp (Hinton 2012), plain, centered (Graves 2013) and with momentum on the divided gradient."""
     group, state = view.group, view.state
@@ -189,7 +192,7 @@ def rmsprop(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adadelta)
+@register_rule(torch.optim.Adadelta, reads="elements")
 def adadelta(view: StepView) -> CanonicalStep:
     """Adadelta (Zeiler 2012): ``sqrt(acc_delta + eps) / sqrt(square_avg + eps) · g``, old acc_delta.
 
@@ -223,33 +226,56 @@ def adadelta(view: StepView) -> CanonicalStep:
 
 def adafactor(view: StepView) -> CanonicalStep:
     """Adafactor (Shazeer & Stern 2018), torch's form: factored v, clamped at ``eps[0]``, clipped by rms."""
-    group, state, parameter = view.group, view.state, view.parameter
-    factored = "variance" not in state
-    second = state["row_var"] @ state["col_var"] if factored else state["variance"]
-    eps1, eps2 = group["eps"]
-    eps1 = torch.finfo(parameter.dtype).eps if eps1 is None else eps1
-    if factored:
-        second = second / state["row_var"].mean(dim=-2, keepdim=True).clamp(min=eps1)
-    origin = parameter if view.before is None else view.before
-    t = view.step
-    rate: Scalar = (
-        torch.clamp(1 / t**0.5, max=group["lr"]) if isinstance(t, Tensor) else min(group["lr"], t**-0.5)
-    )
-    size = max(origin.numel(), 1) ** 0.5
-    alpha = (origin.detach().float().norm(2) / size).clamp(min=eps2) * rate
-    if view.gradient is not None:
-        unit = view.gradient.float() * second.float().clamp(min=eps1 * eps1).rsqrt()
-        alpha = alpha / (unit.norm(2) / (size * group["d"])).clamp(min=1.0)
+    group = view.group
     return CanonicalStep(
-        lr=alpha.double() if alpha.device.type != "mps" else alpha,
+        lr=view.state["alpha"],
         gradient_factor=1.0,
         maximize=group.get("maximize", False),
-        second_moment=second,
-        eps=eps1,
+        second_moment=_adafactor_second(view),
+        eps=_adafactor_eps1(view),
         eps_placement="clamp",
         **_decay(group, decoupled=True),
     )
 
 
+def _adafactor_eps1(view: StepView) -> float:
+    eps1 = view.group["eps"][0]
+    return float(torch.finfo(view.parameter.dtype).eps if eps1 is None else eps1)
+
+
+def _adafactor_second(view: StepView) -> Tensor:
+    state = view.state
+    if "variance" in state:
+        variance: Tensor = state["variance"]
+        return variance
+    outer: Tensor = state["row_var"] @ state["col_var"]
+    return outer.div_(state["row_mean"])
+
+
+def _prepare_adafactor(view: StepView) -> dict[str, Tensor]:
+    """The mean of ``row_var``, and the rate ``alpha``, which follows parameter and update as a whole."""
+    state, group, eps1 = dict(view.state), view.group, _adafactor_eps1(view)
+    made: dict[str, Tensor] = {}
+    if "variance" not in state:
+        made["row_mean"] = state["row_var"].mean(dim=-2, keepdim=True).clamp(min=eps1)
+    wide = torch.float32 if view.parameter.device.type == "mps" else torch.float64
+    size = torch.zeros((), dtype=wide, device=view.parameter.device)
+    unit = size.clone()
+    for piece in cut(replace(view, state={**state, **made}), default_chunk(view.parameter.device)):
+        origin = piece.parameter if piece.before is None else piece.before
+        size += origin.to(wide).square().sum()
+        if piece.gradient is not None:
+            second = _adafactor_second(piece).float().clamp(min=eps1 * eps1)
+            unit += piece.gradient.float().mul(second.rsqrt_()).to(wide).square().sum()
+    n, t = max(view.parameter.numel(), 1), view.step
+    rate: Scalar = (
+        torch.clamp(1 / t**0.5, max=group["lr"]) if isinstance(t, Tensor) else min(group["lr"], t**-0.5)
+    )
+    alpha = (size / n).sqrt().clamp(min=group["eps"][1]) * rate
+    if view.gradient is not None:
+        alpha = alpha / ((unit / n).sqrt() / group["d"]).clamp(min=1.0)
+    return {**made, "alpha": alpha}
+
+
 if hasattr(torch.optim, "Adafactor"):  # torch >= 2.5
-    register_rule(torch.optim.Adafactor)(adafactor)
+    register_rule(torch.optim.Adafactor, reads="elements", prepare=_prepare_adafactor)(adafactor)

@@ -11,7 +11,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, StepView, host_num
 from lightning_adapt.dynamics.update_rules import register_rule
 
 
-@register_rule(torch.optim.SGD, exact=True)
+@register_rule(torch.optim.SGD, reads="elements", exact=True)
 def sgd(view: StepView) -> CanonicalStep:
     """SGD, with momentum (Polyak 1964) and Nesterov's form (Sutskever et al. 2013)."""
     group = view.group
@@ -46,7 +46,7 @@ def _overwrites_gradient(view: StepView) -> bool:
     return bool(foreach) or (foreach is None and view.parameter.device.type == "cuda")
 
 
-@register_rule(torch.optim.ASGD, remember=("eta",))
+@register_rule(torch.optim.ASGD, remember=("eta",), reads="stored")
 def asgd(view: StepView) -> CanonicalStep:
     """Averaged SGD (Polyak & Juditsky 1992): the step uses ``eta`` as it was before the step."""
     group, t = view.group, view.step
@@ -68,7 +68,7 @@ def _after_first(t: float | Tensor) -> bool:
     return isinstance(t, Tensor) or t > 1
 
 
-@register_rule(torch.optim.Rprop)
+@register_rule(torch.optim.Rprop, reads="elements")
 def rprop(view: StepView) -> CanonicalStep:
     """Rprop (Riedmiller & Braun 1993): ``sign(prev) · step_size``; the step size is the effective rate."""
     return CanonicalStep(

@@ -14,15 +14,17 @@ The rules themselves are in `rules_adaptive` and `rules_other`. A rule for an ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, StepView
 
 RuleFunction = Callable[[StepView], CanonicalStep]
+PrepareFunction = Callable[[StepView], Mapping[str, Any]]
+Reads = Literal["stored", "elements", "whole"]
 _F = TypeVar("_F", bound=RuleFunction)
 
 
@@ -33,11 +35,16 @@ class UpdateRule:
     Args:
         read: Brings a `StepView` to canonical form.
         remember: Names of small (0-dim) state entries that must be copied before the step.
+        reads: ``"stored"``: hands on tensors as they are stored; ``"elements"``: makes tensors, element by
+            element, and so reads a large parameter in pieces; ``"whole"``: needs the whole parameter at once.
+        prepare: Gives state entries that need the whole parameter, before it is read in pieces.
         exact: What is left after the step tells the update, up to the rounding of the parameter.
     """
 
     read: RuleFunction
     remember: tuple[str, ...] = ()
+    reads: Reads = "whole"
+    prepare: PrepareFunction | None = None
     exact: bool = False
 
 
@@ -45,13 +52,21 @@ _RULES: dict[type[torch.optim.Optimizer], UpdateRule] = {}
 
 
 def register_rule(
-    optimizer_class: type[torch.optim.Optimizer], *, remember: Iterable[str] = (), exact: bool = False
+    optimizer_class: type[torch.optim.Optimizer],
+    *,
+    remember: Iterable[str] = (),
+    reads: Reads = "whole",
+    prepare: PrepareFunction | None = None,
+    exact: bool = False,
 ) -> Callable[[_F], _F]:
     """Register how to read ``optimizer_class`` and its subclasses; a later rule replaces an earlier one.
 
     Args:
         optimizer_class: A subclass of ``torch.optim.Optimizer``.
         remember: Names of 0-dim state entries to copy before the step, for rules that need an old value.
+        reads: What bounds the memory of a reading: ``"stored"`` if the rule only hands on tensors as they are
+            stored, ``"elements"`` if it makes tensors element by element, ``"whole"`` for any rule.
+        prepare: Function from the whole parameter's `StepView` to state entries for ``reads="elements"``.
         exact: Promise that what is left after the step tells the update, up to the rounding of the parameter:
             then a large model needs no copy of its parameters.
 
@@ -68,7 +83,7 @@ def register_rule(
         )
 
     def register(read: _F) -> _F:
-        _RULES[optimizer_class] = UpdateRule(read, tuple(remember), exact)
+        _RULES[optimizer_class] = UpdateRule(read, tuple(remember), reads, prepare, exact)
         return read
 
     return register
