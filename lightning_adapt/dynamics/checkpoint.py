@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import CanonicalStep, Row, StepView, as_real, host_number
+from lightning_adapt.dynamics.canonical import Row, StepView, as_real, host_number
 from lightning_adapt.dynamics.engines import find_engine
 from lightning_adapt.dynamics.reading import take
 from lightning_adapt.dynamics.rows import canonical_step, given_names, group_name, prepared
@@ -42,8 +44,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> list[DynamicsTable]:
     """Tables of the optimizer states in a checkpoint, as far as a state alone allows.
 
     Moments, effective learning rates and the epsilon floor follow from the state; gradients are gone, and
-    updates with them where the numerator needs one. An element with ``v = 0`` and ``m = 0`` counts as
-    untouched.
+    what needs one is NaN: updates of many optimizers, the rates of Adadelta and Adafactor. An element with
+    ``v = 0`` and ``m = 0`` counts as untouched. An optimizer that cannot be read is left out with a warning.
 
     Args:
         path: A Lightning checkpoint, or a file with ``optimizer.state_dict()``; read with
@@ -54,7 +56,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> list[DynamicsTable]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no optimizer state, or not of a known kind.
+        ValueError: If it holds no optimizer state, or none that can be read.
     """
     file = Path(path)
     if not file.is_file():
@@ -76,11 +78,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> list[DynamicsTable]:
             "save it with save_weights_only=False, or save optimizer.state_dict() itself"
         )
     weights = saved.get("state_dict") if isinstance(saved, Mapping) else None
-    names = _kinds(states)
-    return [
-        _table(state, label, kind, weights if isinstance(weights, Mapping) else {}, saved)
-        for state, (label, kind) in zip(states, names, strict=True)
-    ]
+    weights = weights if isinstance(weights, Mapping) else {}
+    readable, left_out = _readable(states)
+    if not readable:
+        raise ValueError(
+            f"`path` must hold an optimizer state that can be read, got {str(file)!r}: {left_out[0]}"
+        )
+    for reason in left_out:
+        warnings.warn(f"{file}: an optimizer was left out: {reason}", RuntimeWarning, stacklevel=2)
+    return [_table(state, label, kind, weights, saved) for state, label, kind in readable]
 
 
 def _optimizer_states(saved: object) -> list[Mapping[str, Any]]:
@@ -90,14 +96,19 @@ def _optimizer_states(saved: object) -> list[Mapping[str, Any]]:
     return [state for state in found if isinstance(state, Mapping) and "param_groups" in state]
 
 
-def _kinds(states: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Label and class name of each optimizer."""
-    kinds = [_kind(state) for state in states]
-    labels = []
-    for index, kind in enumerate(kinds):
-        earlier = kinds[:index].count(kind)
-        labels.append((f"{kind}-{earlier}" if earlier else kind, kind))
-    return labels
+def _readable(states: list[Mapping[str, Any]]) -> tuple[list[tuple[Mapping[str, Any], str, str]], list[str]]:
+    """State, label and class name of each optimizer that can be read; and why others cannot."""
+    readable: list[tuple[Mapping[str, Any], str, str]] = []
+    left_out: list[str] = []
+    for state in states:
+        try:
+            kind = _kind(state)
+        except ValueError as error:
+            left_out.append(str(error))
+            continue
+        earlier = [known for *_, known in readable].count(kind)
+        readable.append((state, f"{kind}-{earlier}" if earlier else kind, kind))
+    return readable, left_out
 
 
 def _kind(state: Mapping[str, Any]) -> str:
@@ -132,7 +143,11 @@ def _table(
     moved = bool(saved.get("lr_schedulers"))
     source = "checkpoint" if moved else "predicted"
     about = {"step": step, "optimizer": label, "real_steps": step, "update_source": source}
-    return take(find_engine("eager"), rows, rates, histograms=True, about=about).table()
+    table = take(find_engine("eager"), rows, rates, histograms=True, about=about).table()
+    # Where there is no update, none was lost; and where even the shape is not known, nothing is.
+    table.values[np.isnan(table["update_rms"]), table.columns.index("update_lost_frac")] = np.nan
+    table.values[table["numel"] == 0] = np.nan
+    return table
 
 
 def _step(entry: Mapping[str, Any]) -> float:
@@ -150,8 +165,7 @@ def _rows(state: Mapping[str, Any], kind: str, weights: Mapping[str, Any], *, mo
             entry = state["state"].get(index, {})
             parameter = weights.get(name)
             if not isinstance(parameter, Tensor):
-                known = [x for x in entry.values() if isinstance(x, Tensor) and x.dim()]
-                parameter = torch.full_like(known[0], torch.nan) if known else torch.zeros(0)
+                parameter = _unknown_parameter(entry)
             info = RowInfo(
                 name,
                 group_name(group, group_index),
@@ -159,20 +173,26 @@ def _rows(state: Mapping[str, Any], kind: str, weights: Mapping[str, Any], *, mo
                 str(parameter.dtype).removeprefix("torch."),
             )
             tensors = {k: as_real(v) if isinstance(v, Tensor) else v for k, v in entry.items()}
-            view = StepView(as_real(parameter), None, tensors, group, _step(entry))
+            real = as_real(parameter)
+            # What is not known is NaN, and makes all that a rule computes from it NaN.
+            unknown = torch.full_like(real, torch.nan)
+            view = StepView(real, unknown, tensors, group, _step(entry), touched=unknown)
             canonical = canonical_step(rule, prepared(rule, view))
             if canonical is not None:
-                canonical = _without_gradient(canonical, update_unknown=moved)
-            yield Row(info, as_real(parameter), None, None, canonical)
+                canonical.gradient = None
+                factor = canonical.gradient_factor
+                if moved or isinstance(factor, Tensor) or factor:
+                    canonical.numerator = unknown
+            yield Row(info, real, None, None, canonical)
 
 
-def _without_gradient(step: CanonicalStep, *, update_unknown: bool) -> CanonicalStep:
-    """A step whose numerator needs the gradient cannot say its update."""
-    if update_unknown or not isinstance(step.gradient_factor, float) or step.gradient_factor:
-        like = step.second_moment if step.second_moment is not None else step.first_moment
-        if like is not None:
-            step.numerator = torch.full_like(like, torch.nan)
-    return step
+def _unknown_parameter(entry: Mapping[str, Any]) -> Tensor:
+    """NaN in the shape that a parameter's state tells: factored moments span it together."""
+    known = [x for x in entry.values() if isinstance(x, Tensor) and x.dim()]
+    if not known:
+        return torch.zeros(0)
+    shape = torch.broadcast_shapes(*(x.shape for x in known))
+    return torch.full(shape, torch.nan, dtype=known[0].dtype)
 
 
 def _names(state: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[int, str]:

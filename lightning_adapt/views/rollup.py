@@ -55,7 +55,7 @@ def summarise(table: DynamicsTable, rows: npt.NDArray[np.bool_] | None = None) -
     values = {column: table[column][kept] for column in table.columns}
     numel = values["numel"]
     found = {name: _mean(column, numel) for name, column in values.items()}
-    found["numel"] = float(numel.sum())
+    found["numel"] = float(np.nansum(numel))
     found |= {name: float(np.sqrt(_mean(values[name] ** 2, numel))) for name in _ROOT_MEAN_SQUARE}
     # These two are means over part of the elements: the finite ones, and those with v > 0.
     finite = numel * (1 - values["grad_nonfinite_frac"])

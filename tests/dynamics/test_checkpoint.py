@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_adapt.dynamics import DynamicsProbe, DynamicsTable, read_checkpoint
 from lightning_adapt.optimizers import catalog
+from lightning_adapt.views import print_worst
 
 KINDS = [
     *(
@@ -68,6 +69,73 @@ def test_updates_that_need_a_gradient_are_left_out(tmp_path: Path) -> None:
     real, _ = _trained(torch.optim.AdamW, {}, tmp_path / "b.ckpt")
     (table,) = read_checkpoint(tmp_path / "b.ckpt")
     np.testing.assert_allclose(table["update_rms"], real["update_rms"], rtol=1e-4)
+
+
+SAYS_ITS_UPDATE = ("Adam", "AdamW", "Adamax", "RAdam", "Rprop")
+UPDATE = ("update_rms", "update_absmax", "update_ratio", "update_lost_frac", "decay_rms")
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        *KINDS,
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        (torch.optim.RMSprop, {"momentum": 0.9}),
+    ],
+    ids=lambda x: getattr(x, "__name__", str(x)),
+)
+def test_a_figure_is_the_real_one_or_none(cls: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    real, _ = _trained(cls, options, tmp_path / "a.ckpt")
+    (table,) = read_checkpoint(tmp_path / "a.ckpt")
+    for column in (*UPDATE, *(f"effective_lr_{q}" for q in ("min", "p05", "p50", "p95", "max"))):
+        known = ~np.isnan(table[column])
+        np.testing.assert_allclose(
+            table[column][known], real[column][known], rtol=1e-4, atol=1e-9, err_msg=column
+        )
+    momentum = options.get("momentum") and not options.get("nesterov")
+    says = cls.__name__ in SAYS_ITS_UPDATE or momentum
+    assert not np.isnan(table["update_rms"]).any() if says else np.isnan(table["update_rms"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+def test_a_state_does_not_say_which_rows_a_sparse_step_touched(tmp_path: Path) -> None:
+    table = nn.Embedding(4, 2, sparse=True)
+    optimizer = torch.optim.SparseAdam(table.parameters())
+    for index in (1, 2):
+        optimizer.zero_grad()
+        table(torch.tensor([index])).sum().backward()
+        optimizer.step()
+    torch.save(
+        {"state_dict": table.state_dict(), "optimizer_states": [optimizer.state_dict()]}, tmp_path / "c"
+    )
+    (read,) = read_checkpoint(tmp_path / "c")
+    assert np.isnan(read["update_rms"]).all()
+    assert read["weight", "effective_lr_max"] > 0
+
+
+@pytest.mark.parametrize("cls", [cls for cls, options in KINDS if cls.__name__ in ("Adafactor", "SGD")][:2])
+def test_a_bare_state_has_the_parameters_shape_or_none(cls: Any, tmp_path: Path) -> None:
+    model = nn.Linear(4, 6)
+    optimizer = cls(model.parameters())
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "o.pt")
+    (table,) = read_checkpoint(tmp_path / "o.pt")
+    expected = [24.0, 6.0] if cls.__name__ == "Adafactor" else [np.nan, np.nan]
+    np.testing.assert_array_equal(table["numel"], expected)
+    print_worst([table])
+
+
+def test_an_optimizer_that_has_not_stepped_is_left_out(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    stepped, idle = torch.optim.Adam([model.weight]), torch.optim.Adam([model.bias])
+    model(torch.ones(1, 2)).sum().backward()
+    stepped.step()
+    torch.save({"optimizer_states": [idle.state_dict(), stepped.state_dict()]}, tmp_path / "c")
+    with pytest.warns(RuntimeWarning, match="an optimizer was left out: the optimizer state is empty"):
+        (table,) = read_checkpoint(tmp_path / "c")
+    assert table.optimizer == "Adam"
+    assert table["numel"].tolist() == [4.0]
 
 
 def test_a_bare_optimizer_state_has_positions_for_names(tmp_path: Path) -> None:

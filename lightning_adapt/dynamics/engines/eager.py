@@ -1,9 +1,9 @@
 """The eager engine: plain torch, one chunk at a time, nothing ever waits for the device.
 
 Arithmetic is float64 (float32 on devices without it), so that sums of tiny squares neither underflow nor
-lose digits. The extra memory is some 15 arrays of one chunk, whatever the size of a parameter: rows come one by
-one, and a parameter for which a rule has to make tensors comes in pieces (`rows.build_rows`). What must be read
-whole is the exception: Muon's matrix, parameters with row groups, and rules registered without ``reads``.
+lose digits. The extra memory is some 15 arrays of one chunk, whatever the size of a parameter: rows come
+one by one, and where a rule has to make tensors, in pieces (`rows.build_rows`). What must be read whole is
+the exception: Muon's matrix, parameters with row groups, and rules registered without ``reads``.
 """
 
 from __future__ import annotations
