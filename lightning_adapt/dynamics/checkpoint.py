@@ -191,7 +191,7 @@ def _unknown_parameter(entry: Mapping[str, Any]) -> Tensor:
     known = [x for x in entry.values() if isinstance(x, Tensor) and x.dim()]
     if not known:
         return torch.zeros(0)
-    shape = torch.broadcast_shapes(*(x.shape for x in known))
+    shape = torch.broadcast_shapes(*(x.shape for x in known))  # type: ignore[no-untyped-call]
     return torch.full(shape, torch.nan, dtype=known[0].dtype)
 
 

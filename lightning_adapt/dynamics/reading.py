@@ -111,11 +111,11 @@ def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
     added = len(COUNTS) + len(SUMS)
     figures = [
         torch.cat([part[:, :added].sum(0), part[:, added:].amax(0)])
-        for part in packed.figures.split(list(pieces))
+        for part in torch.split(packed.figures, list(pieces))
     ]
     counts = packed.counts
     if counts is not None:
-        counts = torch.stack([part.sum(0, dtype=counts.dtype) for part in counts.split(list(pieces))])
+        counts = torch.stack([part.sum(0, dtype=counts.dtype) for part in torch.split(counts, list(pieces))])
     ends = np.cumsum(pieces)
     strides = [
         max(packed.strides[end - n : end]) for end, n in zip(ends, pieces, strict=True) if packed.strides

@@ -117,10 +117,10 @@ def test_tensorboard_is_written_off_the_training_thread_in_order_and_whole(
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_nothing_is_lost_when_training_breaks_off(error: type[BaseException], tmp_path: Path) -> None:
     class Breaking(Observed):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            if batch_idx == 5:
+        def training_step(self, batch: Any, index: int) -> Any:
+            if index == 5:
                 raise error("enough")
-            return super().training_step(batch, batch_idx)
+            return super().training_step(batch, index)
 
     torch.manual_seed(0)
     logger = TensorBoardLogger(tmp_path)
