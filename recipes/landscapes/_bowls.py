@@ -69,39 +69,52 @@ class Bowls(Landscape):
         rates = torch.as_tensor(rates, dtype=torch.float64)
         self.unit = (rates.sqrt() if optimizer == "sgd" else rates)[..., None]
         self.hessians, self.preconditioner = hessians, preconditioner
-        self.z = nn.Parameter(starts / self.unit)
-        #: Of every bowl to its minimum, before each step and after the last.
-        self.distances = [self.z.detach().norm(dim=-1)]
+        self.shape = starts.shape
+        self.z = nn.Parameter((starts / self.unit).flatten())
+        #: Of every bowl to its minimum, before each step: for tuning, as a table a step would take long.
+        self.distances: list[Tensor] = []
 
     def loss(self, step: int) -> Tensor:
         """Sum over all bowls."""
-        x = self.unit * self.z
+        z = self.z.view(self.shape)
+        self.distances.append(z.detach().norm(dim=-1))
+        x = self.unit * z
         return (x * _times(self.hessians, x)).sum() / 2
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Precondition the gradient."""
         if self.preconditioner is not None and self.z.grad is not None:
-            self.z.grad = _times(self.preconditioner, self.z.grad)
-
-    def on_train_batch_end(self, *_: object) -> None:
-        """Keep the distances, for tuning: a table at every step would take long."""
-        self.distances.append(self.z.detach().norm(dim=-1))
+            self.z.grad = _times(self.preconditioner, self.z.grad.view(self.shape)).flatten()
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
     return (matrices @ vectors[..., None])[..., 0]
 
 
+def condition(hessians: Tensor, diagonal: Tensor) -> Tensor:
+    """Condition numbers of ``D^(-1/2) H D^(-1/2)``, by the absolute values of eigenvalues.
+
+    Args:
+        hessians: Shape ``(…, n, n)``.
+        diagonal: Of D, shape ``(…, n)``, positive.
+    """
+    root = diagonal.rsqrt()
+    values = torch.linalg.eigvalsh(root[..., :, None] * hessians * root[..., None, :]).abs()
+    ratios: Tensor = values.amax(-1) / values.amin(-1)
+    return ratios
+
+
 def train(
     lab: Lab, module: Bowls, *, steps: int, name: str, every_n_steps: int = 1
 ) -> tuple[FloatArray, FloatArray]:
-    """Train with a row of the table for each of the parameter's rows.
+    """Train with a row of the table for each of the first dimension of the starts.
 
     Returns:
         Steps taken, from 0, and the distance to the minimum over that of the start, ``(readings, rows)``.
     """
-    start = module.z.detach().flatten(1).square().mean(1).sqrt().numpy().copy()
-    rows = {"z": torch.arange(len(module.z))}
-    history = train_grouped(lab, module, rows, steps=steps, name=name, every_n_steps=every_n_steps)
-    left = np.stack([np.ones(len(start)), *(table["param_rms"] / start for table in history)])
+    count = module.shape[0]
+    rows = torch.arange(count).repeat_interleave(module.z.numel() // count)
+    start = module.z.detach().view(count, -1).square().mean(1).sqrt().numpy().copy()
+    history = train_grouped(lab, module, {"z": rows}, steps=steps, name=name, every_n_steps=every_n_steps)
+    left = np.stack([np.ones(count), *(table["param_rms"] / start for table in history)])
     return np.array([0.0, *(step + 1.0 for step in history.steps)]), left

@@ -19,8 +19,8 @@ Curves = dict[str, tuple[list[float], list[float]]]
 WAYS = ("axis-aligned", "rotated")
 #: Distance to the minimum over that of the start.
 ARRIVED = 1e-6
-#: Steps in which a rate is judged.
-TUNING = 300
+#: Steps in which RMSProp is seen to leave the minimum again.
+STAY = 600
 ADAPTIVE = {"adagrad": "Adagrad", "rmsprop": "RMSProp", "adam": "Adam"}
 _LOST = (
     "a diagonal preconditioner scales along the coordinate axes, and these are no longer the axes of the "
@@ -45,7 +45,7 @@ class Quadratic(Study):
         kappa: Condition number of the part about gradient descent.
         kappas: Condition numbers that the adaptive optimizers are tried with.
         rates: Learning rates to tune over; a start is about 1 away in every coordinate.
-        steps: Most steps on rotated bowls.
+        steps: Most steps of an adaptive optimizer.
         rho: Decay of RMSProp's squared gradients.
         eps: Where it is not small beside the gradient, L is no longer cancelled.
         seeds: Random starts and rotations.
@@ -181,11 +181,11 @@ class Quadratic(Study):
 
     def _leaves(self, lab: Lab, rates: Tensor, rotated: FloatArray) -> list[Finding]:
         """RMSProp's steps stay about as long as its rate, so that at a constant rate it cannot stay."""
-        _, straight = self._watch(lab, "rmsprop", 0, rates, 2 * TUNING, TUNING // 5)
+        _, straight = self._watch(lab, "rmsprop", 0, rates, STAY, STAY // 10)
         claim = "RMSProp, {}: farthest in the second half of {} steps: it does not stay there"
         return [
             Finding(claim.format(way, steps), ARRIVED, float(left.max(0).min()), 0.0, "at least")
-            for way, steps, left in zip(WAYS, (2 * TUNING, self.steps), (straight, rotated), strict=True)
+            for way, steps, left in zip(WAYS, (STAY, self.steps), (straight, rotated), strict=True)
         ]
 
     def _both(self, kappas: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
@@ -204,13 +204,13 @@ class Quadratic(Study):
         rates = torch.tensor(self.rates, dtype=torch.float64)
         each = len(rates)
         module = self._make(name, hessians[None], starts.repeat(each, 1, 1, 1, 1), rates[:, None, None, None])
-        lab.train(module, steps=TUNING, every_n_steps=TUNING, name=f"{name}-tuning")
+        lab.train(module, steps=self.steps, every_n_steps=self.steps, name=f"{name}-tuning")
         left = (torch.stack(module.distances) / module.distances[0]).amax(-1)  # the last of the seeds
         arrived = left <= ARRIVED
         first = arrived.double().argmax(0).double()
-        score = torch.where(arrived.any(0), first, TUNING + left[-1].nan_to_num(math.inf))
-        longest = int(score.amin(0)[0].max().clamp(max=TUNING))
-        return rates[score.argmin(0)], min(TUNING, longest + longest // 8 + 2)
+        score = torch.where(arrived.any(0), first, self.steps + left[-1].nan_to_num(math.inf))
+        longest = int(score.amin(0)[0].max().clamp(max=self.steps))
+        return rates[score.argmin(0)], min(self.steps, longest + longest // 8 + 2)
 
     def _watch(
         self, lab: Lab, name: str, way: int, rates: Tensor, steps: int, every: int
