@@ -49,6 +49,7 @@ class Entry:
 
 _ENTRIES = (
     Entry("quadratic", "Quadratic", "one learning rate cannot serve an ill-conditioned bowl"),
+    Entry("preconditioner", "Preconditioner", "what √v leaves of the condition number"),
     Entry("adagrad-decay", "AdagradDecay", "Adagrad's effective learning rate only falls"),
     Entry("rmsprop-memory", "RMSPropMemory", "RMSProp forgets: its memory is about 1/(1-ρ) steps"),
     Entry("flat-basin", "FlatBasin", "crossing a flat basin: Adagrad needs (D/2η)² steps, RMSProp D/η"),
