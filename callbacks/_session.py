@@ -7,7 +7,6 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -22,6 +21,10 @@ from lightning_adapt.dynamics.update_rules import rule_for
 from lightning_adapt.views.scalars import ScalarPlan, key
 
 Ledger = Mapping[str, int]
+
+
+#: Fewer tags than this, and the monitor's own two are left out.
+_ROOM = 10
 
 
 class Session:
@@ -52,8 +55,7 @@ class Session:
     ) -> None:
         self._trainer, self._module = trainer, module
         self._worst, self._share = worst, share
-        # Two tags are the monitor's own.
-        self._max_tags = max_tags - len(self._costs(0.0, 0))
+        self._max_tags = max_tags
         self._probe, self._on_fault = probe, on_fault
         self._began = _trainer.batch_step(trainer)
         self._budget = Budget(every, share)
@@ -127,13 +129,9 @@ class Session:
         for watch in self.watches:
             started = perf_counter()
             for table in watch.probe.collect(wait=wait):
-                if watch.plan is None and self._shows_all(watch, table):
-                    watch.plan = self._plan(watch.label, table)
                 if self._output is not None:
-                    first = watch is self.watches[0]
-                    costs = self._costs(self._budget.overhead_frac(), self._output.dropped) if first else {}
-                    plan = watch.plan or ScalarPlan(self._prefix(watch.label))
-                    self._output.write(table, plan, costs)
+                    costs = self._costs(self._output) if watch is self.watches[0] else {}
+                    self._output.write(table, self._plan(watch, table), costs)
                 self._budget.add(table.cost_s + perf_counter() - started)
                 yield table
                 started = perf_counter()
@@ -163,21 +161,17 @@ class Session:
         for watch in self.watches:
             watch.probe.detach()
 
-    @staticmethod
-    def _costs(overhead: float, dropped: int) -> dict[str, float]:
+    def _costs(self, output: Output) -> dict[str, float]:
+        """Scalars about the monitor itself; there is no room for them among a handful of tags."""
+        if self._max_tags < _ROOM:
+            return {}
         return {
-            key("monitor", "overhead_frac"): overhead,
-            key("monitor", "dropped_readings"): float(dropped),
+            key("monitor", "overhead_frac"): self._budget.overhead_frac(),
+            key("monitor", "dropped_readings"): float(output.dropped),
         }
 
-    def _shows_all(self, watch: Watch, table: DynamicsTable) -> bool:
-        """Whether every statistic of this optimizer can be seen: not before its first real step."""
-        stepped = not np.isnan(table["effective_lr_max"]).all()
-        return not table.skipped and (stepped or rule_for(watch.probe.optimizer) is None)
-
-    def _prefix(self, label: str) -> str:
-        return "dynamics" if len(self.watches) == 1 else key("dynamics", label)
-
-    def _plan(self, label: str, table: DynamicsTable) -> ScalarPlan:
-        share = max(self._max_tags // len(self.watches), 1)
-        return ScalarPlan.of(table, prefix=self._prefix(label), worst=self._worst, max_tags=share)
+    def _plan(self, watch: Watch, table: DynamicsTable) -> ScalarPlan:
+        several = len(self.watches) > 1
+        prefix = key("dynamics", watch.label) if several else "dynamics"
+        room = self._max_tags - (2 if self._max_tags >= _ROOM else 0)
+        return watch.plan_for(table, prefix=prefix, worst=self._worst, max_tags=room // len(self.watches))

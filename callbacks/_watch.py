@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from lightning.pytorch import Trainer
 
 from lightning_adapt.callbacks import _trainer
 from lightning_adapt.dynamics.probe import DynamicsProbe
-from lightning_adapt.views.scalars import ScalarPlan
+from lightning_adapt.dynamics.table import DynamicsTable
+from lightning_adapt.dynamics.update_rules import rule_for
+from lightning_adapt.views.scalars import LEDGER, ScalarPlan
 
 
 @dataclass
@@ -79,3 +82,17 @@ class Watch:
                 self.probe.disarm()
                 self.due = _trainer.batch_step(trainer) + 1
         self.announced_at = None
+
+    def plan_for(self, table: DynamicsTable, *, prefix: str, worst: int, max_tags: int) -> ScalarPlan:
+        """The scalars to log of ``table``: only steps and loss scale until every statistic can be seen.
+
+        Args:
+            table: Of this optimizer.
+            prefix: Of the log keys.
+            worst: Parameters listed for each of the worst-of scalars.
+            max_tags: Most scalars.
+        """
+        stepped = not np.isnan(table["effective_lr_max"]).all()  # not before its first real step
+        if self.plan is None and not table.skipped and (stepped or rule_for(self.probe.optimizer) is None):
+            self.plan = ScalarPlan.of(table, prefix=prefix, worst=worst, max_tags=max_tags)
+        return self.plan or ScalarPlan(prefix, ledger_names=LEDGER[:max_tags])

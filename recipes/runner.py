@@ -127,13 +127,16 @@ def show(outcome: Outcome, console: Console, *, most: int = 6) -> None:
     console.print(f"took     {outcome.steps} steps in {outcome.seconds:.1f} s", highlight=False)
     if outcome.table is not None:
         print_worst([outcome.table], most=most, console=console)
+    elif outcome.steps:
+        console.print("note     the monitor read no table; --monitor.every_n_steps says how often it reads")
     if outcome.log_dir is not None:
         folder = shlex.quote(str(outcome.log_dir))
         say = {
             "logs": folder,
             "look": f"tensorboard --logdir {folder}",
-            "inspect": f"lightning-adapt inspect {folder}",
         }
+        if outcome.table is not None:
+            say["inspect"] = f"lightning-adapt inspect {folder}"
         for word, line in say.items():
             console.print(f"{word:<8} {line}", soft_wrap=True, highlight=False, markup=False)
 

@@ -60,7 +60,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> list[DynamicsTable]:
     """
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"`path` must be a checkpoint file, got {str(file)!r}, which does not exist")
+        wrong = "is no file" if file.exists() else "does not exist"
+        raise FileNotFoundError(f"`path` must be a checkpoint file, got {str(file)!r}, which {wrong}")
     try:
         # Lightning saves hyper-parameters, often with paths in them.
         with torch.serialization.safe_globals([PosixPath, WindowsPath, PurePosixPath, PureWindowsPath]):
@@ -191,7 +192,7 @@ def _unknown_parameter(entry: Mapping[str, Any]) -> Tensor:
     known = [x for x in entry.values() if isinstance(x, Tensor) and x.dim()]
     if not known:
         return torch.zeros(0)
-    shape = torch.broadcast_shapes(*(x.shape for x in known))  # type: ignore[no-untyped-call]
+    shape = np.broadcast_shapes(*(tuple(x.shape) for x in known))
     return torch.full(shape, torch.nan, dtype=known[0].dtype)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_adapt._text import unknown_name
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
+from lightning_adapt.dynamics.engines.descriptors import SLOTS
 
 Groups = Tensor | Mapping[str, Tensor | Sequence[int]]
 """Which rows of a parameter belong together: a number a row, or names with row indices or masks."""
@@ -54,12 +55,12 @@ def split_row(row: Row, groups: Mapping[str, Tensor]) -> Iterator[Row]:
 
 
 def _part(step: CanonicalStep, index: Tensor) -> CanonicalStep:
-    """The step of some rows: tensors of the parameter's shape are cut, numbers (0-dim tensors) stay."""
+    """The step of some rows: tensors of the parameter's shape are cut, numbers stay."""
     values = {field.name: getattr(step, field.name) for field in fields(step)}
     cut: dict[str, Any] = {
         name: value.index_select(0, index)
         for name, value in values.items()
-        if isinstance(value, Tensor) and value.dim() > 0
+        if isinstance(value, Tensor) and name in SLOTS
     }
     return replace(step, **cut)
 
@@ -98,6 +99,11 @@ class RowGroups:
     def __init__(
         self, groups: Mapping[str, Groups], shapes: Mapping[str, tuple[int, ...]] | None = None
     ) -> None:
+        if not isinstance(groups, Mapping):
+            raise ValueError(
+                f"`row_groups` must map parameter names to groups, got {groups!r}; "
+                "for example {'embed.weight': {'rare': [0, 4]}}"
+            )
         self._specs = {name: _spec(name, of) for name, of in groups.items()}
         self._on_device: dict[tuple[str, torch.device], dict[str, Tensor]] = {}
         if shapes is not None:
@@ -140,6 +146,11 @@ def _spec(name: str, of: Groups) -> _Spec:
         found = sorted({number for number in numbers.tolist() if number >= 0})
         groups = {str(number): (numbers == number).nonzero().flatten() for number in found}
         rows = {len(numbers)}
+    elif not isinstance(of, Mapping):
+        raise ValueError(
+            f"`row_groups` must be names with indices, or a tensor of numbers, got {of!r} for {name!r}; "
+            "for example {'rare': [0, 4]}"
+        )
     else:
         given = {group: torch.as_tensor(index).detach().cpu() for group, index in of.items()}
         for group, index in given.items():

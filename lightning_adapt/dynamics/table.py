@@ -95,9 +95,10 @@ class DynamicsTable:
 
     @property
     def version(self) -> str:
-        """Eight characters that change whenever the set of rows or columns does."""
-        text = json.dumps([astuple(row) for row in self.rows])
-        return hashlib.sha256((text + "|".join(self.columns)).encode()).hexdigest()[:8]
+        """Eight characters that change whenever something does that is not written anew each step."""
+        rows = [astuple(row) for row in self.rows]
+        text = json.dumps([rows, self.columns, list(self.learning_rates), self.update_source])
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @overload
     def __getitem__(self, key: str) -> FloatArray: ...

@@ -112,7 +112,8 @@ def _steps_of_trainer(module: nn.Module, schedule: str) -> int:
         )
     if not 1 <= steps < float("inf"):
         raise ValueError(
-            f"`total_steps` must be a number for schedule={schedule!r} in a run without an end, "
-            f"got {steps} steps from the trainer; give total_steps, or set max_steps of the trainer"
+            f"`total_steps` must be a number for schedule={schedule!r} in a run "
+            f"{'that trains nothing' if steps == 0 else 'without an end'}, got {steps} steps from the "
+            "trainer; give total_steps, or set max_steps of the trainer"
         )
     return int(steps)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
@@ -23,7 +24,7 @@ from tensorboard.compat.proto.summary_pb2 import (  # pyright: ignore[reportAttr
 )
 from tensorboard.util.tensor_util import make_ndarray, make_tensor_proto
 
-from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
+from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, FloatArray
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 
 PLUGIN_NAME = "lightning_adapt"
@@ -115,7 +116,7 @@ def from_arrays(
     global_step = number("global_step")
     return DynamicsTable(
         rows=rows,
-        values=values.astype(np.float64),
+        values=_with_numel(values.astype(np.float64), rows, about["columns"]),
         step=step,
         histograms=None if counts is None else unpack_counts(counts, len(rows)),
         optimizer=about["optimizer"],
@@ -128,6 +129,15 @@ def from_arrays(
         update_source=about["update_source"],
         columns=tuple(about["columns"]),
     )
+
+
+def _with_numel(values: FloatArray, rows: Sequence[RowInfo], columns: Sequence[str]) -> FloatArray:
+    """``values`` with exact sizes: float32 rounds those above 2^24."""
+    if "numel" in columns:
+        sizes = [math.prod(row.shape) * (2 if row.dtype.startswith("complex") else 1) for row in rows]
+        at = columns.index("numel")
+        values[:, at] = np.where(np.isnan(values[:, at]), np.nan, sizes)
+    return values
 
 
 def pack_counts(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:

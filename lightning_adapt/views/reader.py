@@ -49,7 +49,12 @@ def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
             f"`logdir` must hold a TensorBoard event file, got {str(folder)!r}, which has none; "
             "train with a TensorBoardLogger and OptimizerDynamicsMonitor, or pass the run's own folder"
         )
-    found = {run: tables for run, files in runs.items() if (tables := _read_run(files))}
+    damage: list[str] = []
+    found = {run: tables for run, files in runs.items() if (tables := _read_run(files, damage))}
+    if not found and damage:
+        raise ValueError(f"`logdir` must hold event files that can be read, got {'; '.join(damage)}")
+    for sentence in damage:
+        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
     if not found:
         raise ValueError(
             f"`logdir` must hold tables of OptimizerDynamicsMonitor, got {str(folder)!r}, whose event files "
@@ -65,8 +70,8 @@ def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
     return DynamicsHistory(found[run], source=str(run))
 
 
-def _read_run(files: list[Path]) -> list[DynamicsTable]:
-    """All tables in the event files of one run."""
+def _read_run(files: list[Path], damage: list[str]) -> list[DynamicsTable]:
+    """All tables in the event files of one run; adds to ``damage`` what could not be read."""
     try:
         from lightning_adapt.views.event_file import array_of, from_arrays
     except ModuleNotFoundError as error:
@@ -78,7 +83,7 @@ def _read_run(files: list[Path]) -> list[DynamicsTable]:
     # (optimizer, step) -> (wall time, tag, arrays by part): a later writing of the same step replaces it.
     events: dict[tuple[str, int], tuple[float, str, dict[str, npt.NDArray[Any]]]] = {}
     for file in files:
-        for step, wall_time, values in _summaries(file):
+        for step, wall_time, values in _summaries(file, damage):
             arrays: dict[str, npt.NDArray[Any]] = {}
             tag = ""
             for value in values:
@@ -105,20 +110,22 @@ def _split(tag: str) -> tuple[str, str]:
     return (stem, last) if last in _PARTS else (tag, "")
 
 
-def _summaries(file: Path) -> Iterator[tuple[int, float, list[Any]]]:
+def _summaries(file: Path, damage: list[str]) -> Iterator[tuple[int, float, list[Any]]]:
     """Step, wall time and our values of every summary in an event file, as far as it can be read."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
     from lightning_adapt.views.event_file import TAG
+    from lightning_adapt.views.records import Unreadable, records
 
+    count = 0
     try:
-        for event in LegacyEventFileLoader(str(file)).Load():
+        for record in records(file):
+            event = Event.FromString(record)
             ours = [value for value in event.summary.value if value.tag.startswith(f"{TAG}/")]
             if ours:
+                count += 1
                 yield event.step, event.wall_time, ours
-    except Exception as error:  # a damaged file ends in one of several private error classes
-        warnings.warn(
-            f"{file} is damaged and was read only in part: {type(error).__name__}: {error}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    except (Unreadable, DecodeError) as error:
+        reason = error if isinstance(error, Unreadable) else "a record is no event"
+        damage.append(f"{file}, which was read only in part, {count} tables: {reason}")

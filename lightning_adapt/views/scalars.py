@@ -44,6 +44,9 @@ GROUP_COLUMNS: tuple[str, ...] = (
 WORST_COLUMNS: tuple[str, ...] = ("eps_floor_frac", "update_ratio")
 LEDGER: tuple[str, ...] = ("real_steps", "skipped_steps", "global_step", "loss_scale")
 
+_STEP = frozenset(
+    {"effective_lr_p05", "effective_lr_p50", "effective_lr_p95", "decay_rms", "update_lost_frac"}
+)
 _FIRST_MOMENT = frozenset({"first_moment_rms", "snr_mean"})
 _SECOND_MOMENT = frozenset(
     c for c in GLOBAL_COLUMNS if c.startswith(("eps_", "second_moment")) or c in ("rms_t", "snr_mean")
@@ -70,6 +73,7 @@ class ScalarPlan:
         groups: Parameter groups that get scalars of their own.
         per_group: Statistics rolled up over each of them.
         worst: How many of the worst parameters, for each of `WORST_COLUMNS`.
+        ledger_names: Which of `LEDGER` are logged under a gradient scaler.
     """
 
     prefix: str
@@ -77,6 +81,7 @@ class ScalarPlan:
     groups: tuple[str, ...] = ()
     per_group: tuple[str, ...] = ()
     worst: int = 0
+    ledger_names: tuple[str, ...] = LEDGER
 
     @classmethod
     def of(cls, table: DynamicsTable, *, prefix: str, worst: int, max_tags: int) -> ScalarPlan:
@@ -86,22 +91,25 @@ class ScalarPlan:
         is room for; when not even one fits, they get none.
         """
         absent: set[str] = set()
+        if np.isnan(table["effective_lr_max"]).all():
+            absent |= _STEP  # no update rule
         if np.isnan(table["first_moment_rms"]).all():
             absent |= _FIRST_MOMENT
         if np.isnan(table["second_moment_rms"]).all():
             absent |= _SECOND_MOMENT
         if table.histograms is None:
             absent |= {"effective_lr_p05", "effective_lr_p50", "effective_lr_p95"}
-        room = max_tags - (len(LEDGER) if table.loss_scale is not None else 0)
-        overall = tuple(c for c in GLOBAL_COLUMNS if c not in absent)[: max(room, 1)]
-        room = max(room - len(overall), 0)
+        ledger = LEDGER[:max_tags]
+        room = max_tags - (len(ledger) if table.loss_scale is not None else 0)
+        overall = tuple(c for c in GLOBAL_COLUMNS if c not in absent)[:room]
+        room -= len(overall)
         wanted = [c for c in WORST_COLUMNS if c not in absent]
         worst = min(worst, room // len(wanted))
         room -= worst * len(wanted)
         groups = tuple(dict.fromkeys(row.group for row in table.rows))
         each = [c for c in GROUP_COLUMNS if c not in absent]
         each = each[: room // len(groups)] if len(groups) > 1 else []
-        return cls(prefix, overall, groups if each else (), tuple(each), worst)
+        return cls(prefix, overall, groups if each else (), tuple(each), worst, ledger)
 
     def scalars(self, table: DynamicsTable) -> dict[str, float]:
         """The scalars of one table; a skipped step has none but the ledger."""
@@ -132,7 +140,7 @@ class ScalarPlan:
         """Steps and loss scale, under a gradient scaler only."""
         if table.loss_scale is None:
             return {}
-        found: Mapping[str, float | None] = {name: getattr(table, name) for name in LEDGER}
+        found: Mapping[str, float | None] = {name: getattr(table, name) for name in self.ledger_names}
         return {key(self.prefix, name): float(v) for name, v in found.items() if v is not None}
 
     def margins(self) -> dict[str, list[str]]:

@@ -56,8 +56,9 @@ def read_text(path: str) -> str:
         ValueError: If the file cannot be read or holds null bytes, as pictures and archives do.
     """
     if not Path(path).is_file():
+        wrong = "is no file" if Path(path).exists() else "is not there"
         raise FileNotFoundError(
-            f"`data.path` must be a text file, got {path!r}, which is not there; check the name"
+            f"`data.path` must be a text file, got {path!r}, which {wrong}; check the name"
         )
     try:
         raw = Path(path).read_bytes()

@@ -148,6 +148,26 @@ def test_max_tags_is_kept_for_two_optimizers(tmp_path: Path) -> None:
     assert la.read_dynamics(tmp_path).optimizers == ("AdamW", "AdamW-1")
 
 
+@pytest.mark.parametrize("most", [1, 3, 5])
+def test_max_tags_is_kept_under_a_gradient_scaler(most: int, tmp_path: Path) -> None:
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1, max_tags=most, strict=True)
+    module = Observed(ADAMW, poison=0)
+    trainer_for("16-mixed", monitor, logger=_tensorboard(tmp_path), max_steps=3).fit(module)
+    tags = [tag for tag in _accumulated(tmp_path).Tags()["scalars"] if tag.startswith("dynamics/")]
+    assert len(tags) == most
+
+
+@pytest.mark.filterwarnings("ignore:OptimizerDynamicsMonitor. no update rule for LBFGS")
+def test_an_optimizer_without_a_rule_logs_no_figure_that_never_comes(tmp_path: Path) -> None:
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1, strict=True)
+    logger = CSVLogger(tmp_path, name="", version="csv")
+    trainer_for("32-true", monitor, logger=logger, max_steps=3).fit(Observed(torch.optim.LBFGS))
+    with open(tmp_path / "csv" / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["dynamics/update_rms"]]
+    logged = {key: {row[key] for row in rows} for key in rows[0] if key.startswith("dynamics/")}
+    assert [key for key, values in logged.items() if values <= {"", "nan"}] == []
+
+
 def test_without_a_logger_tables_stay_in_memory() -> None:
     monitor = OptimizerDynamicsMonitor(every_n_steps=2, history=3, strict=True)
     trainer = trainer_for("32-true", monitor)

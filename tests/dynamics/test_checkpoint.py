@@ -188,6 +188,8 @@ def test_files_that_are_no_use(content: object, sentence: str, tmp_path: Path) -
 def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="which does not exist"):
         read_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(FileNotFoundError, match="which is no file"):
+        read_checkpoint(tmp_path)
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
     with pytest.raises(ValueError, match="loads with weights_only=True"):
         read_checkpoint(tmp_path / "text.ckpt")

@@ -291,7 +291,7 @@ def test_sparse_pieces_come_together_to_the_whole(cls: Any, monkeypatch: pytest.
     def read() -> np.ndarray[Any, Any]:
         torch.manual_seed(0)
         table = nn.Embedding(10, 4, sparse=True)
-        options = {"momentum": 0.9} if cls is torch.optim.SGD else {}
+        options: dict[str, Any] = {"momentum": 0.9} if cls is torch.optim.SGD else {}
         optimizer = cls(table.parameters(), lr=0.1, **options)
         with DynamicsProbe(optimizer, table, strict=True) as probe:
             for _ in range(3):

@@ -182,6 +182,16 @@ def _fit(monitor: OptimizerDynamicsMonitor, module: LightningModule) -> None:
     ).fit(module)
 
 
+def test_a_learning_rate_of_one_element() -> None:
+    model = torch.nn.Linear(2, 4, bias=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor([0.01]), foreach=False)
+    with DynamicsProbe(optimizer, model, row_groups={"weight": {"a": [0, 3]}}, strict=True) as probe:
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert probe.table is not None
+    assert probe.table["weight[a]", "effective_lr_p50"] == pytest.approx(0.01, rel=1e-3)
+
+
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning")
 class TestMonitor:
@@ -211,6 +221,10 @@ class TestMonitor:
         assert saved[0] == saved[1]
 
     def test_bad_groups_and_misfits_are_told_before_training(self) -> None:
+        with pytest.raises(ValueError, match=r"must be names with indices, .* got \[0, 1\] for 'a'"):
+            OptimizerDynamicsMonitor(row_groups={"a": [0, 1]})  # type: ignore[dict-item]
+        with pytest.raises(ValueError, match="must map parameter names to groups"):
+            OptimizerDynamicsMonitor(row_groups=["a"])  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="each row once"):
             OptimizerDynamicsMonitor(row_groups={"left.weight": {"a": [0, 0]}})
         module = _Words(two=False)

@@ -102,7 +102,8 @@ def test_an_unattached_lightning_module_is_refused_in_the_same_words():
 def test_a_run_without_an_end_is_refused(steps):
     module = nn.Linear(2, 2)
     module.trainer = SimpleNamespace(estimated_stepping_batches=steps)  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=rf"run without an end, got {steps} steps .*set max_steps"):
+    kind = "that trains nothing" if steps == 0 else "without an end"
+    with pytest.raises(ValueError, match=rf"run {kind}, got {steps} steps .*set max_steps"):
         configure(module, schedule="cosine")
 
 

@@ -49,6 +49,14 @@ def test_show_says_what_was_learned_and_where_to_look(toy, tmp_path, console):
     assert f"lightning-adapt inspect '{outcome.log_dir}'" in text
 
 
+def test_a_run_that_read_no_table_says_so_and_offers_no_inspection(toy, tmp_path, console):
+    outcome = run(toy(), ["--monitor.every_n_steps", "100"], logs=tmp_path / "runs", console=console)
+    show(outcome, console)
+    text = console.export_text()
+    assert "the monitor read no table; --monitor.every_n_steps" in text
+    assert "lightning-adapt inspect" not in text
+
+
 def test_a_run_without_logger_has_no_folder(toy, tmp_path, console, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]

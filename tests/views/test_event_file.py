@@ -30,6 +30,7 @@ def make_table(
     counts[:, :, 250:260] = generator.integers(0, 9, (len(rows), len(HISTOGRAMS), 10))
     values = generator.random((len(rows), len(COLUMNS)))
     values[0, 3] = np.nan
+    values[:, COLUMNS.index("numel")] = 6
     defaults: dict[str, Any] = {
         "histograms": counts,
         "optimizer": "AdamW",
@@ -141,7 +142,8 @@ def test_a_truncated_file_is_read_as_far_as_it_goes(cut: int, tmp_path: Path) ->
     write(tmp_path, *(make_table(step=s) for s in range(5)))
     (file,) = tmp_path.glob("*tfevents*")
     file.write_bytes(file.read_bytes()[:-cut])
-    history = read_dynamics(tmp_path)
+    with pytest.warns(RuntimeWarning, match="is being written, or was cut short"):
+        history = read_dynamics(tmp_path)
     assert 3 <= len(history) <= 5
     assert_same(history[0], make_table(step=0))
 
@@ -151,9 +153,52 @@ def test_a_corrupt_file_warns_and_keeps_what_was_sound(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("*tfevents*")
     with open(file, "ab") as stream:
         RecordWriter(stream).write(b"no event at all")
-    with pytest.warns(RuntimeWarning, match="is damaged and was read only in part"):
+    with pytest.warns(RuntimeWarning, match=r"read only in part, 5 tables: a record is no event"):
         history = read_dynamics(tmp_path)
     assert len(history) == 5
+
+
+def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
+    write(tmp_path, *(make_table(step=s) for s in range(12)))
+    (file,) = tmp_path.glob("*tfevents*")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match=r"read only in part, \d tables: a record is damaged") as told:
+        history = read_dynamics(tmp_path)
+    assert len(told) == 1
+    assert 0 < len(history) < 12
+    content[20] ^= 255  # the very first record
+    file.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"event files that can be read, got .* 0 tables: a record is damaged"
+    ):
+        read_dynamics(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"junk", b"much more junk than one head of a record has"])
+def test_a_file_that_is_no_event_file_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "events.out.tfevents.1").write_bytes(content)
+    with pytest.raises(ValueError, match="must hold event files that can be read"):
+        read_dynamics(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"update_source": "predicted"}, {"learning_rates": {"other": 0.1}}])
+def test_what_is_described_once_has_a_version_of_its_own(change: dict[str, Any], tmp_path: Path) -> None:
+    tables = [make_table(step=0), make_table(step=1, **change)]
+    write(tmp_path, *tables)
+    for table, again in zip(tables, read_dynamics(tmp_path), strict=True):
+        assert again.update_source == table.update_source
+        assert again.learning_rates == table.learning_rates
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4097**2), ("complex64", 2 * 4097**2)])
+def test_sizes_are_exact(dtype: str, size: int, tmp_path: Path) -> None:
+    table = make_table(("w",))
+    table.values[0, COLUMNS.index("numel")] = size
+    table = dataclasses.replace(table, rows=(RowInfo("w", shape=(4097, 4097), dtype=dtype),))
+    write(tmp_path, table)
+    assert read_dynamics(tmp_path)[0]["w", "numel"] == size
 
 
 def test_metadata_is_written_once() -> None:
