@@ -132,7 +132,7 @@ class Session:
                 if self._output is not None:
                     costs = self._costs(self._output) if watch is self.watches[0] else {}
                     self._output.write(table, self._plan(watch, table), costs)
-                self._budget.add(table.cost_s + perf_counter() - started)
+                self._budget.add((table.cost_s or 0.0) + perf_counter() - started)
                 yield table
                 started = perf_counter()
 

@@ -63,7 +63,7 @@ class DynamicsTable:
             ``"predicted"`` when it is computed from the optimizer's state, ``"mixed"`` when some parameters'
             are measured.
         cost_s: Seconds that the reading took of the training: of the host, or of the device where that is
-            more. NaN for tables that were read back.
+            more; ``None`` for tables that were read back.
 
     Example:
         >>> table = DynamicsTable(rows=(RowInfo("weight"),), values=np.full((1, len(COLUMNS)), 0.5), step=7)
@@ -85,7 +85,7 @@ class DynamicsTable:
     skipped_steps: int = 0
     global_step: int | None = None
     update_source: str = "measured"
-    cost_s: float = float("nan")
+    cost_s: float | None = None
     columns: tuple[str, ...] = COLUMNS
 
     @property

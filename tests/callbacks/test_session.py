@@ -51,6 +51,7 @@ def test_what_it_costs_is_logged(tmp_path: Path) -> None:
     assert 0 < trainer.callback_metrics["monitor/overhead_frac"] < 1
     assert trainer.callback_metrics["monitor/dropped_readings"] == 0
     assert monitor.latest is not None
+    assert monitor.latest.cost_s is not None
     assert 0 < monitor.latest.cost_s < 1
 
 
