@@ -128,13 +128,14 @@ class EdgeOfStability(Study):
         findings: list[Finding] = []
         sharpness: Curves = {}
         losses: Curves = {}
+        what = "preconditioned sharpness"
         for beta1 in self.beta1:
             threshold = (2 + 2 * beta1) / ((1 - beta1) * self.lr)
             findings += self._parabolas(lab, beta1, threshold)
             every = self.steps // 40
             options = {"lr": self.lr, "betas": (beta1, self.beta2)}
             module = Networks(self.seeds, self.width, self.points, every, "adam", **options)
-            name, what = f"networks-{beta1:g}", "preconditioned sharpness"
+            name = f"networks-{beta1:g}"
             lab.train(module, steps=self.steps, name=name, every_n_steps=every)
             readings = np.array(module.sharpness)  # shape (readings, seeds)
             findings += self._hover(beta1, threshold, readings)
