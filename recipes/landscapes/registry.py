@@ -60,6 +60,7 @@ _ENTRIES = (
     Entry("bf16-states", "Bf16States", "bf16 loses small changes of v and of weights, fp16 small v"),
     Entry("weight-decay", "WeightDecay", "L2 is scaled by the denominator, decoupled decay is not"),
     Entry("fisher", "Fisher", "with labels from the model, accumulated g² is the Fisher diagonal"),
+    Entry("sparse-features", "SparseFeatures", "rare features keep large steps"),
     Entry("edge-of-stability", "EdgeOfStability", "full-batch Adam trains where its steps are barely stable"),
 )
 
