@@ -126,6 +126,7 @@ class Row:
             update are reported.
         applied: 1 if the parameter was stepped, 0 if not (skipped step, no gradient).
         continues: A further piece of the parameter that the row before is of; figures of pieces are merged.
+        temporary: Bytes that were computed for this row alone, and are freed with it.
     """
 
     info: RowInfo
@@ -136,6 +137,7 @@ class Row:
     gradient_factor: Scalar = 1.0
     applied: Scalar = 1.0
     continues: bool = False
+    temporary: int = 0
 
 
 @lru_cache(maxsize=256)

@@ -44,13 +44,15 @@ def split_row(row: Row, groups: Mapping[str, Tensor]) -> Iterator[Row]:
         [('embed[a]', [[0.0, 1.0], [4.0, 5.0]]), ('embed[b]', [[2.0, 3.0]])]
     """
     for name, index in groups.items():
+        part = row.parameter.index_select(0, index)
         yield replace(
             row,
             info=replace(row.info, name=f"{row.info.name}[{name}]", shape=(len(index), *row.info.shape[1:])),
-            parameter=row.parameter.index_select(0, index),
+            parameter=part,
             before=None if row.before is None else row.before.index_select(0, index),
             gradient=None if row.gradient is None else row.gradient.index_select(0, index),
             canonical=None if row.canonical is None else _part(row.canonical, index),
+            temporary=5 * part.nbytes,  # parameter before and after, gradient, two moments: about
         )
 
 

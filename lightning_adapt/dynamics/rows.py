@@ -148,6 +148,7 @@ def build_rows(
                 gradient_factor=now.gradient_factor,
                 applied=now.applied if piece.gradient is not None else 0.0,
                 continues=position > 0,
+                temporary=0 if step is None else _computed(step, piece),
             )
 
 
@@ -175,6 +176,26 @@ def canonical_step(rule: UpdateRule | None, view: StepView) -> CanonicalStep | N
         if view.state:
             raise
         return None
+
+
+def _computed(step: CanonicalStep, view: StepView) -> int:
+    """Bytes of those tensors of a step that the rule computed, and did not take from the optimizer."""
+    stored = (view.parameter, view.gradient, *view.state.values())
+    # Compared by memory: views are made anew each time.
+    held = {_memory(x) for x in stored if isinstance(x, Tensor) and not x.is_sparse}
+    tensors = (
+        step.first_moment,
+        step.numerator,
+        step.second_moment,
+        step.centering,
+        step.effective_lr,
+        step.gradient,
+    )
+    return sum(x.nbytes for x in tensors if x is not None and _memory(x) not in held)
+
+
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()
 
 
 def _with_state_dtype(info: RowInfo, step: CanonicalStep | None) -> RowInfo:

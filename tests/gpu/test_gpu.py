@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from helpers.runs import IMPLEMENTATIONS, Observed, trainer_for
 from torch import nn
 
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
-from lightning_adapt.dynamics import DynamicsProbe
+from lightning_adapt.dynamics import DynamicsProbe, DynamicsTable
+from lightning_adapt.dynamics.engines import preferred
 
 pytestmark = [
     pytest.mark.gpu,
@@ -100,32 +102,84 @@ CASES: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
 ]
 
 
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
+KERNELS = pytest.param("triton", marks=needs_triton)
+
+
+def _table(
+    engine: str, cls: Any, options: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> DynamicsTable:
+    """After eight steps of a network with a weight of 70,000 elements: several blocks, and a rest."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(100, 700), nn.Tanh(), nn.Linear(700, 3)).to("cuda", dtype)
+    optimizer = cls(model.parameters(), lr=0.01, **options)
+    with DynamicsProbe(optimizer, model, engine=engine, strict=True) as probe:
+        for _ in range(8):
+            optimizer.zero_grad()
+            model(torch.randn(16, 100, device="cuda", dtype=dtype)).square().sum().backward()
+            optimizer.step()
+    table = probe.table
+    assert table is not None
+    return table
+
+
+@pytest.mark.parametrize("engine", ["eager", KERNELS])
 @pytest.mark.parametrize(("cls", "options"), CASES, ids=lambda x: getattr(x, "__name__", ""))
-def test_eager_agrees_with_reference_on_the_device(cls: Any, options: dict[str, Any]) -> None:
-    tables = []
-    for engine in ("eager", "reference"):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3)).to("cuda")
-        optimizer = cls(model.parameters(), lr=0.01, **options)
-        with DynamicsProbe(optimizer, model, engine=engine, strict=True) as probe:
-            for _ in range(8):
-                optimizer.zero_grad()
-                model(torch.randn(16, 64, device="cuda")).square().sum().backward()
-                optimizer.step()
-        tables.append(probe.table)
-    eager, reference = tables
-    assert eager is not None
-    assert reference is not None
-    np.testing.assert_allclose(eager.values, reference.values, rtol=1e-9, equal_nan=True)
-    np.testing.assert_array_equal(eager.histograms, reference.histograms)
+def test_engines_agree_with_reference_on_the_device(engine: str, cls: Any, options: dict[str, Any]) -> None:
+    found, reference = _table(engine, cls, options), _table("reference", cls, options)
+    rtol = 1e-9 if engine == "eager" else 1e-6
+    np.testing.assert_allclose(found.values, reference.values, rtol=rtol, equal_nan=True)
+    np.testing.assert_array_equal(found.histograms, reference.histograms)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_kernels_agree_with_reference_in_other_dtypes(dtype: torch.dtype) -> None:
+    found, reference = (_table(e, torch.optim.AdamW, {}, dtype) for e in ("triton", "reference"))
+    np.testing.assert_allclose(found.values, reference.values, rtol=1e-6, equal_nan=True)
+    np.testing.assert_array_equal(found.histograms, reference.histograms)
+
+
+@needs_triton
+def test_kernels_repeat_bit_for_bit() -> None:
+    one, other = (_table("triton", torch.optim.AdamW, {"fused": True}) for _ in range(2))
+    np.testing.assert_array_equal(one.values, other.values)
+    np.testing.assert_array_equal(one.histograms, other.histograms)
+
+
+@needs_triton
+@pytest.mark.parametrize("options", [{}, {"fused": True}, {"capturable": True}], ids=str)
+def test_a_reading_is_at_most_three_launches(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_adapt.dynamics.engines import triton as engine
+
+    launched: list[str] = []
+    for name in ("fetch_scalars", "measure_blocks", "merge_blocks"):
+        kernel = getattr(engine, name)
+
+        def run(*args: Any, _name: str = name, _run: Any = kernel.run, **kwargs: Any) -> Any:
+            launched.append(_name)
+            return _run(*args, **kwargs)
+
+        monkeypatch.setattr(kernel, "run", run)
+    _table("triton", torch.optim.AdamW, options)
+    assert len(launched) <= 3 * 8
+    assert launched.count("measure_blocks") == launched.count("merge_blocks") == 8
+
+
+@needs_triton
+def test_auto_takes_the_kernels() -> None:
+    assert preferred(torch.device("cuda", 0)) == "triton"
 
 
 @pytest.mark.usefixtures("hot_path_may_not_wait")
+@pytest.mark.parametrize("engine", ["eager", KERNELS])
 @pytest.mark.parametrize(("cls", "options"), CASES, ids=lambda x: getattr(x, "__name__", ""))
-def test_no_update_rule_waits(cls: Any, options: dict[str, Any]) -> None:
+def test_no_update_rule_waits(engine: str, cls: Any, options: dict[str, Any]) -> None:
     model = nn.Linear(32, 32, device="cuda")
     optimizer = cls(model.parameters(), lr=0.01, **options)
-    probe = DynamicsProbe(optimizer, model, strict=True).attach()
+    probe = DynamicsProbe(optimizer, model, engine=engine, strict=True).attach()
     for _ in range(3):
         optimizer.zero_grad()
         model(torch.ones(4, 32, device="cuda")).square().sum().backward()

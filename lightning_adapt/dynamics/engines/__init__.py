@@ -17,6 +17,7 @@ ENGINES = {
     "eager": "plain torch, chunked, any device",
     "numba": "one compiled pass on all cores of the host; needs numba",
     "reference": "float64 numpy, one obvious line a statistic; slow, waits for the device",
+    "triton": "CUDA kernels that read every tensor once; needs Triton, which comes with torch for CUDA",
 }
 
 _MODULES = {"numba": "cpu"}
@@ -38,10 +39,10 @@ def find_engine(name: str = "auto") -> Engine:
         ValueError: If there is no such engine, or what it needs is not installed.
 
     Example:
-        >>> find_engine("fast")
+        >>> find_engine("fast")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: `engine` must be one of auto, eager, numba, reference, got 'fast'; did you mean 'auto'?
+        ValueError: `engine` must be one of auto, eager, ..., got 'fast'; did you mean 'auto'?
     """
     if name != "auto" and name not in ENGINES:
         raise ValueError(unknown_name("engine", name, ["auto", *ENGINES]))

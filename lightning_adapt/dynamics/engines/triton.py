@@ -1,0 +1,345 @@
+"""The Triton engine: every tensor read once, one launch for all rows whose tensors have the same dtypes.
+
+A reading is at most three launches for a combination of dtypes: numbers that only the device knows are put
+into the table (only if there are any; once for all combinations), each block of 2^14 elements of each row is
+measured, blocks are merged into rows (once for all combinations). What goes to the device is one table of
+int64, in one asynchronous copy from pinned memory:
+
+====================  =======================  ===========================================================
+section               size                     sent
+====================  =======================  ===========================================================
+numbers of the rows   rows × `SCALARS`         always; bits of fp64
+their addresses       rows × `SCALARS`         always; 0 where the host knows the number
+addresses of tensors  rows × `SLOTS`           when a tensor has moved
+facts of the rows     rows × 5                 when shapes or dtypes change: elements, stride of the
+                                               histogram sample, row of the result, first block, blocks
+row of each block     blocks                   with the facts
+====================  =======================  ===========================================================
+
+Arithmetic is fp32 where that decides the same as float64, else float64 (see `triton_fast`). Sums are added up
+in a fixed order, histograms are integers: results repeat bit for bit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
+from lightning_adapt.dynamics.engines import eager
+from lightning_adapt.dynamics.engines.descriptors import HAS_DECAY, SCALARS, SLOTS, Descriptor, describe
+from lightning_adapt.dynamics.engines.packed import FIGURES, Packed
+from lightning_adapt.dynamics.engines.triton_kernel import fetch_scalars, measure_blocks, merge_blocks
+from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, sample_stride
+
+#: Elements of a block: what one program measures. Large, so that figures of blocks are few bytes beside the
+#: elements (0.2 % of them); small enough that 100 M elements are many more programs than run at a time.
+BLOCK = 1 << 14
+WARPS = 4
+#: Elements a program works on at a time, for each 16 bytes that a thread loads of the widest tensor.
+TILE_OF_ONE = 32 * WARPS
+#: The same in float64: one element a thread, for it needs twice the registers.
+WIDE = 32 * WARPS
+#: Figures of a row that one program merges.
+MERGED = 4
+#: Measure what there is when rules have computed so many bytes for it.
+MOST_TEMPORARY = 1 << 25
+#: Tables kept: one for each optimizer that is watched, times the combinations of tensors that come by turns.
+_KEPT = 16
+
+_DTYPES = {
+    torch.float32: tl.float32,
+    torch.bfloat16: tl.bfloat16,
+    torch.float16: tl.float16,
+    torch.float64: tl.float64,
+}
+_CENTERING, _RATE = SLOTS.index("centering"), SLOTS.index("effective_lr")
+_L2 = SCALARS.index("l2")
+
+# With TRITON_INTERPRET=1 kernels are interpreted, on the host.
+_INTERPRETED = not isinstance(measure_blocks, triton.JITFunction)
+
+
+def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
+    """Measure ``rows`` with Triton kernels; rows that these cannot read are measured by `eager`.
+
+    Args:
+        rows: Consumed one by one. They are held until they are launched together, which is at the end, or
+            when a rule has computed much for them.
+        histograms: Also count; without counts the quantile columns are NaN.
+
+    Returns:
+        The packed figures, on the device of the first row.
+    """
+    batch = _Batch(histograms)
+    with torch.no_grad():
+        for row in rows:
+            batch.add(row)
+        return batch.packed()
+
+
+@dataclass(frozen=True)
+class _Combination:
+    """What a kernel is compiled for."""
+
+    dtypes: tuple[torch.dtype | None, ...]
+    form: int
+    aligned: bool
+
+    @property
+    def fast(self) -> bool:
+        """Whether fp32 arithmetic can decide anything; centering subtracts numbers of the same size."""
+        wide = any(d == torch.float64 for i, d in enumerate(self.dtypes) if i != _RATE)
+        return not wide and self.dtypes[_CENTERING] is None
+
+    @property
+    def each(self) -> int:
+        """Elements a thread loads at once, 16 bytes of the widest tensor."""
+        return 4 if any(d is not None and d.itemsize > 2 for d in self.dtypes) else 8
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A row that waits for its launch."""
+
+    place: int
+    stride: int
+    row: Descriptor
+    addresses: tuple[int, ...]
+    combination: _Combination
+
+
+@dataclass
+class _Table:
+    """The table on the device, and what the host knows of it."""
+
+    device: Tensor
+    facts: npt.NDArray[np.int64]
+    blocks: int
+    addresses: npt.NDArray[np.int64]
+
+
+@dataclass
+class _Batch:
+    """Rows under way."""
+
+    histograms: bool
+    figures: dict[int, Tensor] = field(default_factory=dict)
+    counts: dict[int, Tensor] = field(default_factory=dict)
+    whole: Packed | None = None
+    waiting: dict[torch.device, list[_Entry]] = field(default_factory=dict)
+    strides: list[int] = field(default_factory=list)
+    temporary: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows taken in so far."""
+        return len(self.strides)
+
+    def add(self, row: Row) -> None:
+        """Take in one row."""
+        place, descriptor = self.rows, describe(row)
+        self.strides.append(1)
+        if not _readable(descriptor, row.parameter.device):
+            self._keep([place], eager.measure([row], histograms=self.histograms))
+            return
+        device = row.parameter.device
+        addresses = tuple(0 if x is None else x.data_ptr() for x in descriptor.tensors)
+        combination = _Combination(
+            tuple(None if x is None else x.dtype for x in descriptor.tensors),
+            descriptor.form & ~HAS_DECAY,
+            all(a % 16 == 0 for a in addresses),
+        )
+        stride = sample_stride(tuple(row.parameter.shape))
+        if self.histograms:
+            self.strides[place] = stride
+        entry = _Entry(place, stride, descriptor, addresses, combination)
+        self.waiting.setdefault(device, []).append(entry)
+        self.temporary += row.temporary
+        if self.temporary >= MOST_TEMPORARY:
+            self._launch()
+
+    def packed(self) -> Packed:
+        """Everything, in the order of the rows."""
+        self._launch()
+        if self.whole is not None and len(self.whole.figures) == self.rows:
+            return replace(self.whole, strides=self.strides)
+        if not self.rows:
+            return eager.measure([], histograms=self.histograms)
+        home = self.figures[0].device
+        figures = [self.figures[place].to(home, non_blocking=True) for place in range(self.rows)]
+        if not self.histograms:
+            return Packed(torch.stack(figures), None, strides=self.strides)
+        counts = [self.counts[place].to(home, non_blocking=True) for place in range(self.rows)]
+        return Packed(torch.stack(figures), torch.stack(counts), strides=self.strides)
+
+    def _keep(self, places: list[int], packed: Packed) -> None:
+        self.whole = packed
+        for i, place in enumerate(places):
+            self.figures[place] = packed.figures[i]
+            if packed.counts is not None:
+                self.counts[place] = packed.counts[i]
+
+    def _launch(self) -> None:
+        for device, entries in self.waiting.items():
+            places = [entry.place for entry in entries]
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+                self._keep(places, _launch(entries, device, self.histograms))
+        self.waiting, self.temporary = {}, 0
+
+
+def _readable(row: Descriptor, device: torch.device) -> bool:
+    """Whether the kernels can read all tensors of a row."""
+    if device.type != "cuda" and not _INTERPRETED:
+        return False
+    return all(
+        x is None or (x.dtype in _DTYPES and x.device == device and x.numel() == row.numel)
+        for x in row.tensors
+    )
+
+
+def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Packed:
+    """Measure rows of one device; the n-th of ``entries`` is the n-th row of the result."""
+    groups: dict[_Combination, list[int]] = {}
+    for place, entry in enumerate(entries):
+        groups.setdefault(entry.combination, []).append(place)
+    order = [place for places in groups.values() for place in places]
+    table, on_device = _send([entries[place] for place in order], order, device)
+    rows, blocks = len(entries), table.blocks
+    if on_device:
+        fetch: Any = fetch_scalars[(triton.cdiv(rows * len(SCALARS), 256),)]
+        fetch(table.device, rows, SIZE=256, enable_fp_fusion=True)
+    counts = (
+        torch.zeros(rows, len(HISTOGRAMS), WIDTH, dtype=torch.int32, device=device) if histograms else None
+    )
+    partials = torch.empty(FIGURES, blocks, dtype=torch.float64, device=device)
+    figures = torch.empty(rows, FIGURES, dtype=torch.float64, device=device)
+    first, done = 0, 0
+    for combination, places in groups.items():
+        done += len(places)
+        after = int(table.facts[done, 3]) if done < rows else blocks
+        if after > first:
+            has_l2 = any(entries[place].row.scalars[_L2] for place in places)
+            _launch_combination(table, partials, counts, (first, after), combination, has_l2)
+        first = after
+    merge: Any = merge_blocks[(rows, triton.cdiv(FIGURES, MERGED))]
+    merge(table.device, partials, figures, rows, blocks, SIZE=128, EACH=MERGED, enable_fp_fusion=True)
+    return Packed(figures, counts)
+
+
+def _launch_combination(
+    table: _Table,
+    partials: Tensor,
+    counts: Tensor | None,
+    blocks: tuple[int, int],
+    combination: _Combination,
+    has_l2: bool,
+) -> None:
+    each = combination.each
+    launch: Any = measure_blocks[(blocks[1] - blocks[0],)]
+    launch(
+        table.device,
+        partials,
+        partials if counts is None else counts,
+        len(table.facts),
+        table.blocks,
+        blocks[0],
+        *(None if dtype is None else _DTYPES[dtype] for dtype in combination.dtypes),
+        FORM=combination.form,
+        HAS_L2=has_l2,
+        ALIGNED=combination.aligned,
+        FAST=combination.fast,
+        HISTOGRAMS=counts is not None,
+        BLOCK=BLOCK,
+        TILE=each * TILE_OF_ONE,
+        EACH=each,
+        WIDE=WIDE,
+        num_warps=WARPS,
+        enable_fp_fusion=True,  # said, because its default differs between versions of Triton
+    )
+
+
+_tables: dict[object, _Table] = {}
+
+
+def _send(entries: list[_Entry], places: list[int], device: torch.device) -> tuple[_Table, bool]:
+    """Bring the table up to date in one copy; says whether it names numbers on the device."""
+    numbers, whereabouts = _scalars(entries, device)
+    addresses = np.array([entry.addresses for entry in entries], dtype=np.int64)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    facts = tuple((e.row.numel, e.stride, p, e.combination) for e, p in zip(entries, places, strict=True))
+    # A stream, a thread: nobody overwrites a table that somebody else's kernel still reads.
+    key = (device, stream, threading.get_ident(), BLOCK, facts)
+    table = _tables.pop(key, None)
+    parts = [numbers.view(np.int64).ravel(), whereabouts.ravel()]
+    if table is None:
+        table, owners = _new_table(entries, places, addresses, device)
+        parts += [addresses.ravel(), table.facts.ravel(), owners]
+    elif not np.array_equal(addresses, table.addresses):
+        parts.append(addresses.ravel())
+    table.addresses, _tables[key] = addresses, table
+    while len(_tables) > _KEPT:
+        del _tables[next(iter(_tables))]
+    _copy(np.concatenate(parts), table.device)
+    return table, bool(whereabouts.any())
+
+
+def _copy(words: npt.NDArray[np.int64], table: Tensor) -> None:
+    """Overwrite the beginning of the table, without waiting."""
+    staged = torch.empty(len(words), dtype=torch.int64, pin_memory=table.device.type == "cuda")
+    staged.numpy()[:] = words
+    table[: len(words)].copy_(staged, non_blocking=True)
+
+
+def _new_table(
+    entries: list[_Entry], places: list[int], addresses: npt.NDArray[np.int64], device: torch.device
+) -> tuple[_Table, npt.NDArray[np.int64]]:
+    """A table that nothing was sent to yet, and the row of each block."""
+    numels = np.array([entry.row.numel for entry in entries], dtype=np.int64)
+    blocks = -(-numels // BLOCK)
+    first = np.concatenate([[0], np.cumsum(blocks)[:-1]])
+    facts = np.stack([numels, [entry.stride for entry in entries], places, first, blocks], axis=1)
+    owners = np.repeat(np.arange(len(entries), dtype=np.int64), blocks)
+    size = len(entries) * (2 * len(SCALARS) + len(SLOTS)) + facts.size + len(owners)
+    return _Table(torch.empty(size, dtype=torch.int64, device=device), facts, len(owners), addresses), owners
+
+
+def _scalars(
+    entries: list[_Entry], device: torch.device
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The numbers of all rows, and the addresses of those that only the device knows (odd: fp32)."""
+    numbers = np.zeros((len(entries), len(SCALARS)), dtype=np.float64)
+    whereabouts = np.zeros(numbers.shape, dtype=np.int64)
+    for i, entry in enumerate(entries):
+        known = entry.row.scalars
+        if any(isinstance(value, Tensor) for value in known):
+            settled = [_settled(value, device) for value in known]
+            entry.row.scalars = tuple(settled)  # kept alive until the launch
+            whereabouts[i] = [_whereabouts(value) for value in settled]
+            known = tuple(0.0 if isinstance(value, Tensor) else value for value in settled)
+        numbers[i] = known
+    return numbers, whereabouts
+
+
+def _settled(value: Scalar, device: torch.device) -> Scalar:
+    """A number, or a tensor on ``device`` that kernels can read."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.device.type == "cpu" and device.type != "cpu":
+        return host_number(value)
+    value = value.to(device, non_blocking=True)
+    return value if value.dtype in (torch.float32, torch.float64) else value.double()
+
+
+def _whereabouts(value: Scalar) -> int:
+    return value.data_ptr() + (value.dtype == torch.float32) if isinstance(value, Tensor) else 0
