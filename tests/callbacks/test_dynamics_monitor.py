@@ -297,7 +297,7 @@ def test_a_monitor_can_be_copied_during_and_after_a_run(tmp_path: Path) -> None:
     copies: list[OptimizerDynamicsMonitor] = []
 
     class Copies(Callback):
-        def on_train_batch_end(self, *_: Any) -> None:
+        def on_train_batch_end(self, *_: Any, **__: Any) -> None:
             copies.append(copy.deepcopy(monitor))
 
     trainer_for("32-true", monitor, Copies(), logger=_tensorboard(tmp_path)).fit(Observed(ADAMW))
@@ -683,6 +683,8 @@ def test_a_raw_optimizer_stepped_by_hand_is_read() -> None:
 class MovingClosure(Observed):
     """Steps with a closure that changes a parameter."""
 
+    seen: dict[int, torch.Tensor] = {}  # noqa: RUF012
+
     def training_step(self, batch: torch.Tensor, index: int) -> None:
         optimizer = self.optimizers()[0]  # type: ignore[index]
 
@@ -692,11 +694,11 @@ class MovingClosure(Observed):
             self.manual_backward(loss)
             with torch.no_grad():
                 self.body.weight.mul_(2.0)
-                self.seen = self.body.weight.clone()
+                self.seen[0] = self.body.weight.clone()
             return loss
 
         optimizer.step(closure)
-        self.moved = (self.body.weight.detach() - self.seen).double().square().mean().sqrt().item()
+        self.moved = (self.body.weight.detach() - self.seen[0]).double().square().mean().sqrt().item()
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])

@@ -238,7 +238,7 @@ def test_extra_memory_is_some_chunks_whatever_the_parameter(cls: Any, options: d
 @pytest.mark.parametrize("cls", [torch.optim.SparseAdam, torch.optim.Adagrad, torch.optim.SGD])
 def test_extra_memory_of_a_sparse_gradient_is_some_chunks(cls: Any) -> None:
     parameter = nn.Parameter(torch.randn(SHAPE))
-    parameter.grad = torch.sparse_coo_tensor([[3, 5000, 3]], torch.ones(3, SHAPE[1]), SHAPE)
+    parameter.grad = torch.sparse_coo_tensor(torch.tensor([[3, 5000, 3]]), torch.ones(3, SHAPE[1]), SHAPE)
     _assert_peak(cls([parameter], lr=0.01), parameter, 16 * CHUNK)
 
 
