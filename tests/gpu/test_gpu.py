@@ -16,7 +16,7 @@ from torch import nn
 
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
 from lightning_adapt.dynamics import DynamicsProbe, DynamicsTable
-from lightning_adapt.dynamics.engines import preferred
+from lightning_adapt.dynamics.engines import choose
 
 pytestmark = [
     pytest.mark.gpu,
@@ -170,7 +170,7 @@ def test_a_reading_is_at_most_three_launches(
 
 @needs_triton
 def test_auto_takes_the_kernels() -> None:
-    assert preferred(torch.device("cuda", 0)) == "triton"
+    assert choose(torch.device("cuda", 0))[0] == "triton"
 
 
 @pytest.mark.usefixtures("hot_path_may_not_wait")
