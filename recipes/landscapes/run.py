@@ -80,7 +80,11 @@ def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Re
         folder: Above its log folder; ``None`` writes no logs.
         study: Made by `parse`; with default values otherwise.
     """
+    import torch
+
     started = time.perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tensors this small are several times slower with two
     place = None if folder is None else folder / entry.name
     claim = entry.load().claim
     try:
@@ -89,6 +93,8 @@ def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Re
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return Result(entry, claim, None, time.perf_counter() - started, error=text, folder=place)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_all(names: Sequence[str], folder: Path | None, console: Console) -> list[Result]:
