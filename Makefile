@@ -8,6 +8,8 @@ PIP_ARGS ?=
 JOBS ?= auto
 # Further words for pytest, for example  make test TESTS="tests/test_cli.py -k recipes"
 TESTS ?=
+# Further words for every benchmark, for example  make bench BENCH="--quick"
+BENCH ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -46,11 +48,11 @@ build: $(VENV)/.dev
 gpu: $(VENV)/.test ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu --durations=15 $(TESTS)
 
-bench: $(VENV)/.test ## what watching costs
-	@for file in benchmarks/bench_*.py; do test -e "$$file" || { echo "no benchmarks yet"; break; }; OMP_NUM_THREADS=1 $(BIN)/python "$$file" || exit; done
+bench: $(VENV)/.test ## what watching costs: engines, recipes, memory, other monitors; see docs/performance.md
+	@for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" $(BENCH) || exit; done
 
 clean: ## remove the environment, builds and caches (logs in runs/ stay)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -rf $(VENV) .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of extras: a second run installs nothing.

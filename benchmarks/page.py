@@ -1,0 +1,77 @@
+"""Fill the tables of docs/performance.md from the JSON of the benchmarks: no figure is copied by hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from _bars import unmeasured, verdicts
+from _measure import RESULTS, ROOT, Table, readable
+
+PAGE = ROOT / "docs" / "performance.md"
+NOTHING = "*Not measured yet.*"
+
+
+def main() -> None:
+    """Read all results and rewrite the page between its markers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with the JSON files")
+    parser.add_argument("--markdown", type=Path, default=PAGE, help="the page to fill")
+    args = parser.parse_args()
+    results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
+    args.markdown.write_text(filled(args.markdown.read_text(), results))
+
+
+def filled(page: str, results: list[dict[str, Any]]) -> str:
+    """The page with what ``results`` say between ``<!-- name -->`` and ``<!-- end -->``.
+
+    Quick runs are left out: they say nothing of speed.
+    """
+    results = [result for result in results if not result["quick"]]
+    measured = {key: value for result in results for key, value in result["bars"].items()}
+    parts = {"bars": _markdown(verdicts(measured)) or NOTHING, "unmeasured": _left(measured)}
+    for result in results:
+        name = f"{result['name']}-{result['device']}"
+        parts[name] = "\n\n".join([_made(result), *map(_section, result["tables"]), *_notes(result)])
+
+    def part(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"<!-- {name} -->\n{parts.get(name, NOTHING)}\n<!-- end -->"
+
+    return re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
+
+
+def _made(result: dict[str, Any]) -> str:
+    """One line on when and on what."""
+    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    return f"Made {result['made']}: {about}."
+
+
+def _section(table: dict[str, Any]) -> str:
+    return f"**{table['title']}.** {table['about']}\n\n{_markdown(Table(**table)) or NOTHING}"
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    return ["\n".join(f"- {note}" for note in result["notes"])] if result["notes"] else []
+
+
+def _left(measured: dict[str, float]) -> str:
+    """The bars nobody has measured, as a list."""
+    bars = [f"- {bar.where}: {bar.what}, {bar.asked}" for bar in unmeasured(measured)]
+    return "\n".join(bars) or "Nothing: every bar was measured."
+
+
+def _markdown(table: Table) -> str:
+    """A Markdown table, empty without rows."""
+    if not table.rows:
+        return ""
+    lines = [list(table.rows[0]), ["---"] * len(table.rows[0])]
+    lines += [[readable(value) for value in row.values()] for row in table.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
