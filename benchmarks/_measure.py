@@ -13,7 +13,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,23 @@ def parsed(parser: argparse.ArgumentParser, *, repetitions: int) -> argparse.Nam
     args.repetitions = args.repetitions or (2 if args.quick else repetitions)
     if args.threads:
         torch.set_num_threads(args.threads)
+    args.cores_given = cores_given()
     return args
+
+
+def cores_given() -> float:
+    """Share of its threads' cores that this process really gets, 1 on a quiet machine.
+
+    Where two threads of OpenMP have to share a core, each waits out a slice of the scheduler's (milliseconds)
+    for the other at every operation: a fused AdamW step then takes many times as long, while an engine
+    without such barriers does not, and a ratio of the two says nothing.
+    """
+    values = torch.ones(1 << 22)
+    values.sin_()
+    wall, used = perf_counter(), process_time()
+    while perf_counter() - wall < 0.3:
+        values.sin_()
+    return (process_time() - used) / (perf_counter() - wall) / torch.get_num_threads()
 
 
 # --- timing ---
@@ -97,6 +113,8 @@ def interleaved(
             took = clock(actions[name], device)
             if round_:
                 times[name].append(took)
+            print(f"\r  round {round_} of {repetitions}: {name:<40}", end="", file=sys.stderr, flush=True)
+    print("\r" + " " * 70, end="\r", file=sys.stderr, flush=True)
     return times
 
 
@@ -144,12 +162,28 @@ class Result:
         self.notes.append(sentence)
 
 
-def finish(result: Result, folder: Path) -> Path:
-    """Print the tables and write everything to one JSON file."""
+QUIET = 0.85
+
+
+def finish(result: Result, folder: Path, cores_before: float) -> Path:
+    """Print the tables and write everything to one JSON file; a busy machine judges no bar.
+
+    Args:
+        result: What was found.
+        folder: Where the file goes.
+        cores_before: `cores_given` at the start.
+    """
     from _bars import verdicts
     from rich.console import Console
     from rich.table import Table as Rich
 
+    given = min(cores_before, cores_given())
+    if given < QUIET and not result.quick:
+        result.note(
+            f"busy machine: this process got {given:.0%} of the cores of its threads, so ratios against "
+            "torch's operations are not to be trusted and no bar is judged; measure again on a quiet one"
+        )
+        result.bars = {}
     console = Console(width=None if sys.stdout.isatty() else 140)
     for table in [*result.tables, verdicts(result.bars)]:
         if not table.rows:
@@ -162,7 +196,7 @@ def finish(result: Result, folder: Path) -> Path:
         console.print(shown)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.name}-{result.device}.json"
-    made = {"made": date.today().isoformat(), "machine": machine(result.device)}
+    made = {"made": date.today().isoformat(), "machine": machine(result.device), "cores_given": given}
     path.write_text(json.dumps(made | asdict(result), indent=1) + "\n")
     console.print(f"written to {path}", soft_wrap=True, highlight=False)
     return path

@@ -36,7 +36,7 @@ def main() -> None:
         if label == "1b":
             _copy_bar(result, rows, "cuda_copy_1b")
     result.tables.append(_flatness(result, args))
-    finish(result, args.results)
+    finish(result, args.results, args.cores_given)
 
 
 def _cases(quick: bool, device: str) -> list[tuple[str, Shapes, torch.dtype]]:

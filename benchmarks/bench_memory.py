@@ -29,7 +29,7 @@ def main() -> None:
         result.note(f"{elements:,} elements do not fit into free memory: nothing measured")
     else:
         result.tables.append(_table(args, result))
-    finish(result, args.results)
+    finish(result, args.results, args.cores_given)
 
 
 def _table(args: Any, result: Result) -> Table:

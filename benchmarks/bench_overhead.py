@@ -86,7 +86,7 @@ def main() -> None:
         table.rows += rows
         for monitor, key in case.bars if not args.quick else ():
             result.bars[key] = next(row["× window"] for row in rows if row["monitor"] == monitor)
-    finish(result, args.results)
+    finish(result, args.results, args.cores_given)
 
 
 def _cases(args: Any) -> list[Case]:

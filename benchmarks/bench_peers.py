@@ -66,7 +66,7 @@ def _measure(args: Any) -> None:
     result.tables.append(_table(bench, times, figures))
     if COMPOSER in times and args.device == "cpu" and not args.quick:
         result.bars["cpu_composer"] = ratio(times, COMPOSER, OURS)[0]
-    finish(result, args.results)
+    finish(result, args.results, args.cores_given)
 
 
 def _waited(action: Callable[[], object], device: str) -> float:
@@ -121,14 +121,6 @@ def _ours(bench: Bench) -> Iterator[Reader]:
 def _sizes(reading: Reading) -> tuple[int, int]:
     table = reading.table()
     return table.values.size, 0 if table.histograms is None else table.histograms.size
-
-
-@contextmanager
-def _ours_eager(bench: Bench) -> Iterator[Reader]:
-    def read() -> tuple[int, int]:
-        return _sizes(bench.read(engines(bench.device, 10**9)["eager"]))
-
-    yield read
 
 
 @contextmanager
@@ -228,7 +220,6 @@ def _without_torchvision() -> None:
 
 PEERS = {
     OURS: _ours,
-    "lightning-adapt, eager engine": _ours_eager,
     COMPOSER: _composer,
     "wandb.watch, all": _wandb,
     "Lightning grad_norm": _grad_norm,

@@ -179,3 +179,14 @@ def test_bars_hold_on_the_right_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not bars["cpu_step"].holds(2.6)
     assert bars["cpu_composer"].holds(6.0)
     assert not bars["cpu_composer"].holds(5.9)
+
+
+def test_a_busy_machine_judges_no_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measure = _load("_measure", monkeypatch)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for given, kept in ((0.5, {}), (1.0, {"cpu_step": 3.0})):
+        monkeypatch.setattr(measure, "cores_given", lambda: 1.0)
+        result = measure.Result("engines", "cpu", False, bars={"cpu_step": 3.0})
+        written = json.loads(measure.finish(result, tmp_path, given).read_text())
+        assert written["bars"] == kept
+        assert bool(written["notes"]) == (not kept)
