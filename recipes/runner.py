@@ -268,7 +268,7 @@ def _floats(metrics: Mapping[str, float | torch.Tensor]) -> dict[str, float]:
 
 def _readable(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
     """What tells how well it learned, test first: no figures of the monitor, which have their table."""
-    mine = ("dynamics/", "lr-")
+    mine = ("dynamics/", "monitor/", "lr-")
     order = ["test", "val", "train"]
 
     def rank(item: tuple[str, float]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.interpreter import hasten
 from helpers.runs import IMPLEMENTATIONS, trainer_for
 from lightning.pytorch import LightningDataModule, LightningModule, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -99,6 +100,16 @@ def test_nothing_differs(precision: str, implementation: str, recipe: str, tmp_p
     for engine in ("eager", "numba"):
         watched = _everything(RECIPES[recipe], options, precision, tmp_path / engine, engine=engine)
         _assert_identical(plain, watched, "")
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in :RuntimeWarning")  # numpy, in Triton's interpreter
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU")
+def test_nothing_differs_with_interpreted_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="pip install triton")
+    hasten(monkeypatch)
+    plain = _everything(_node_classifier, {}, "16-mixed", tmp_path / "plain", engine=None)
+    watched = _everything(_node_classifier, {}, "16-mixed", tmp_path / "watched", engine="triton")
+    _assert_identical(plain, watched, "")
 
 
 def test_the_comparison_can_fail() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.interpreter import hasten
 from helpers.runs import IMPLEMENTATIONS, PRECISIONS, Observed, Real, trainer_for
 
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
@@ -88,6 +89,23 @@ def test_table_is_what_happened(precision: str, implementation: str, way: str, e
     assert last.skipped_steps == (1 if way == "inf" and scaled else 0)
     assert last.real_steps + last.skipped_steps == len(module.real) // (2 if way == "manual" else 1)
     assert (last.loss_scale is not None) is scaled
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in :RuntimeWarning")  # numpy, in Triton's interpreter
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are interpreted only where there is no GPU")
+@pytest.mark.parametrize(
+    ("precision", "implementation", "way"),
+    [
+        ("bf16-mixed", "foreach", "accumulation"),
+        ("16-mixed", "fused", "inf"),
+    ],
+)
+def test_table_is_what_happened_read_by_interpreted_kernels(
+    precision: str, implementation: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton", reason="pip install triton")
+    hasten(monkeypatch)
+    test_table_is_what_happened(precision, implementation, way, "triton")
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

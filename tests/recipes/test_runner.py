@@ -32,7 +32,8 @@ def test_a_run_learns_tests_and_keeps_its_folder(toy, tmp_path, console):
 
 def test_the_same_seed_gives_the_same_run(toy, tmp_path, console):
     first, second = (run(toy(), logs=tmp_path / "runs", console=console) for _ in range(2))
-    assert first.metrics == second.metrics
+    told = [{k: v for k, v in o.metrics.items() if not k.startswith("monitor/")} for o in (first, second)]
+    assert told[0] == told[1]  # what the monitor costs is a matter of time
     assert first.log_dir != second.log_dir
 
 

@@ -15,8 +15,11 @@ from numba.np.numpy_support import carray
 from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
 from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS
 
-#: Elements of a block: what the passes over it read again must still be in the first-level cache.
+#: Elements of a block: few enough for sums in float32.
 BLOCK = 1024
+#: Elements that go the fast way together: memory comes faster in longer strips, and what the second pass
+#: over a strip reads again is still in the second-level cache.
+STRIP = 4 * BLOCK
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     BFLOAT16,
+    BLOCK,
     FIGURE,
     FLOAT16,
     FLOAT64,
@@ -226,11 +227,41 @@ def _rate(second: Any, numbers: Any) -> float:
 
 
 @exactly
+def _steps(p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, kinds: Any, numbers: Any, form: int) -> Any:
+    """What follows from the canonical step, block by block, and whether float32 was enough to tell."""
+    share = snr = rms_t = square = dot = decayed = 0.0
+    top = lost = _ZERO
+    constants = _constants(kinds, numbers, form)
+    measured, pulled = kinds[SLOT.before] != 0, constants[7] != _ZERO
+    sound = True
+    for at in range(0, len(p), BLOCK):
+        piece = slice(at, at + BLOCK)
+        x = (p[piece], b[piece], g[piece], m[piece], s[piece], v[piece])
+        if pulled:
+            sums, largest, closest, least = _step_with_l2(*x, measured, constants)
+            sound = sound and (measured or least >= _STABLE)
+        else:
+            sums, largest, closest, least = _step(*x, measured, constants)
+        if closest <= _ZERO:
+            gone, unclear = (
+                _lost_with_l2(*x, measured, constants) if pulled else _lost(*x, measured, constants)
+            )
+            lost += gone
+            sound = sound and unclear == _ZERO
+        share, snr, rms_t = share + sums[0], snr + sums[1], rms_t + sums[2]
+        square, dot, decayed = square + sums[3], dot + sums[4], decayed + sums[5]
+        top = max(top, largest)
+    finite = np.isfinite(share + snr + rms_t + dot + decayed) and _sound(square, top)
+    vanished = decayed < _SMALL and form & HAS_DECAY and numbers[SCALAR.applied] != 0
+    return sound and finite and not vanished, (share, snr, rms_t, square, dot, decayed), top, lost
+
+
+@exactly
 def add(
     p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, kinds: Any, numbers: Any, form: int, threshold: Any,
     tiny: Any, out: Any,
 ) -> bool:  # fmt: skip
-    """Add the figures of one block to ``out``; ``False``, and nothing added, where it must go the exact way.
+    """Add the figures of one strip to ``out``; ``False``, and nothing added, where it must go the exact way.
 
     Args:
         p: Parameter after the step, shape ``(n,)``, float32; so are the next five.
@@ -247,7 +278,16 @@ def add(
         out: Shape ``(FIGURES,)``, float64.
     """
     n, second = len(p), kinds[SLOT.second_moment] != 0
-    (pp, gg, mm, total), (g_top, m_top, v_top, v_least), g_zero = _look(p, g, m, v)
+    pp = gg = mm = total = 0.0
+    g_top = m_top = v_top = g_zero = _ZERO
+    v_least = np.float32(np.inf)
+    for at in range(0, n, BLOCK):
+        piece = slice(at, at + BLOCK)
+        sums, tops, zeros = _look(p[piece], g[piece], m[piece], v[piece])
+        pp, gg, mm, total = pp + sums[0], gg + sums[1], mm + sums[2], total + sums[3]
+        g_top, m_top, v_top = max(g_top, tops[0]), max(m_top, tops[1]), max(v_top, tops[2])
+        v_least = min(v_least, tops[3])
+        g_zero += zeros
     if not (np.isfinite(total) and _sound(pp, _ONE) and _sound(gg, g_top) and _sound(mm, m_top)):
         return False
     v_zero = subnormal = hits = untouched = _ZERO
@@ -255,24 +295,10 @@ def add(
         v_zero, subnormal, hits, untouched = _low(g, m, v, threshold, tiny)
         if not _sound_second(v_least, v_zero, subnormal, kinds, numbers):
             return False
-    constants = _constants(kinds, numbers, form)
-    measured = kinds[SLOT.before] != 0
-    lost = unclear = _ZERO
-    if constants[7] != _ZERO:
-        sums, top, closest, least = _step_with_l2(p, b, g, m, s, v, measured, constants)
-        if closest <= _ZERO:
-            lost, unclear = _lost_with_l2(p, b, g, m, s, v, measured, constants)
-        if not measured and least < _STABLE:
-            return False
-    else:
-        sums, top, closest, _ = _step(p, b, g, m, s, v, measured, constants)
-        if closest <= _ZERO:
-            lost, unclear = _lost(p, b, g, m, s, v, measured, constants)
+    sound, sums, top, lost = _steps(p, b, g, m, s, v, kinds, numbers, form)
+    if not sound:
+        return False
     share, snr, rms_t, square, dot, decayed = sums
-    if not np.isfinite(share + snr + rms_t + dot + decayed) or not _sound(square, top) or unclear > _ZERO:
-        return False
-    if decayed < _SMALL and form & HAS_DECAY and numbers[SCALAR.applied] != 0:
-        return False
     out[FIGURE.numel] += n
     out[FIGURE.param_finite] += n
     out[FIGURE.param_square] += pp

@@ -18,6 +18,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     FLOAT64,
     SCALAR,
     SLOT,
+    STRIP,
     doubles,
     exactly,
     floats,
@@ -39,8 +40,8 @@ def _tiny(kind: int) -> float:
 
 
 @exactly
-def _fast_block(addresses: Any, at: int, n: int, row: Any, threshold: Any, room: Any, out: Any) -> bool:
-    """Try the fast way; ``False`` and nothing added where the block is not for it."""
+def _fast_strip(addresses: Any, at: int, n: int, row: Any, threshold: Any, room: Any, out: Any) -> bool:
+    """Try the fast way; ``False`` and nothing added where the strip is not for it."""
     kinds, numbers, form, _ = row
     narrow, bits = room[:2]
     p = floats(addresses[0], kinds[0], at, n, narrow[0], bits[0])
@@ -67,11 +68,9 @@ def _widen(addresses: Any, at: int, n: int, row: Any, room: Any) -> None:
 
 
 @exactly
-def _block(addresses: Any, at: int, n: int, row: Any, threshold: Any, room: Any, out: Any) -> None:
+def _exact_block(addresses: Any, at: int, n: int, row: Any, room: Any, out: Any) -> None:
     """The figures of one block; its histograms too, where they count every element."""
     kinds, numbers, form, stride = row
-    if threshold >= 0 and _fast_block(addresses, at, n, row, threshold, room, out[0]):
-        return
     wide, filled = room[2:4]
     _widen(addresses, at, n, row, room)
     _exact.elementwise(wide, n, kinds, numbers, form, filled)
@@ -122,7 +121,7 @@ def _compile(version: str) -> Any:
         counts: Any,
     ) -> None:
         len(version)  # what a function closes over is part of its key on disk
-        narrow, kept = np.zeros((_SLOTS, BLOCK), np.float32), np.zeros((_SLOTS, BLOCK))
+        narrow, kept = np.zeros((_SLOTS, STRIP), np.float32), np.zeros((_SLOTS, BLOCK))
         room = (narrow, narrow.view(np.int32), np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK)))
         for task in range(len(tasks)):
             index, start, stop = tasks[task]
@@ -134,15 +133,21 @@ def _compile(version: str) -> Any:
             if strides[index] != 1 and _fast.suits(kinds[index], numbers[index], forms[index]):
                 threshold = _fast.floor_threshold(kinds[index], numbers[index])
             taken = 0
-            for at in range(start, stop, BLOCK):
-                n = min(BLOCK, stop - at)
-                _block(addresses[index], at, n, row, threshold, room, out)
-                if strides[index] > 1:
-                    taken = _keep(addresses[index], at, n, row, kept, taken)
-                    # Full up to what one more block may bring, or the last block.
-                    if taken > BLOCK - BLOCK // strides[index] - 2 or at + n == stop:
-                        _count(row, kept, taken, room[3], out[1])
-                        taken = 0
+            for strip in range(start, stop, STRIP):
+                end = min(strip + STRIP, stop)
+                fast = threshold >= 0 and _fast_strip(
+                    addresses[index], strip, end - strip, row, threshold, room, out[0]
+                )
+                for at in range(strip, end, BLOCK):
+                    n = min(BLOCK, end - at)
+                    if not fast:
+                        _exact_block(addresses[index], at, n, row, room, out)
+                    if strides[index] > 1:
+                        taken = _keep(addresses[index], at, n, row, kept, taken)
+                        # Full up to what one more block may bring, or the last block.
+                        if taken > BLOCK - BLOCK // strides[index] - 2 or at + n == stop:
+                            _count(row, kept, taken, room[3], out[1])
+                            taken = 0
 
     return run
 
