@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from statistics import median
 from time import perf_counter
 
 
@@ -46,14 +45,24 @@ class Budget:
         self._costs.clear()
 
     def add(self, cost: float) -> None:
-        """One reading has cost so many seconds."""
+        """Reading, all optimizers together, has cost so many seconds."""
         self._spent += cost
         self._costs.append(cost)
+
+    def spend(self, seconds: float) -> None:
+        """The monitor took so many seconds beside its readings."""
+        self._spent += seconds
+        if self._costs:
+            self._costs[-1] += seconds
 
     def overhead_frac(self) -> float:
         """Share of the time since `start` that readings took."""
         elapsed = self._clock() - self._started
         return self._spent / elapsed if elapsed > 0 else 0.0
+
+    def _usual(self) -> float:
+        """Mean of the last costs but the largest: the first warms caches, and any may be disturbed."""
+        return (sum(self._costs) - max(self._costs)) / (len(self._costs) - 1)
 
     def interval(self, steps: int) -> int:
         """The interval from now on: a multiple of the one asked for, never shorter than before.
@@ -61,10 +70,9 @@ class Budget:
         Args:
             steps: Since `start`.
         """
-        # The first readings warm caches; a median of three and more is not misled by one that was disturbed.
         if self._share is None or len(self._costs) < 3 or steps < 1:
             return self.every
         step = max(self._clock() - self._started - self._spent, 1e-9) / steps
-        needed = median(self._costs) / (self._share * step)
+        needed = self._usual() / (self._share * step)
         self.every = max(self.every, self._asked * math.ceil(needed / self._asked))
         return self.every

@@ -35,12 +35,17 @@ class Output:
             self._views = [TensorBoardView(board.experiment) for board in self._boards]
 
     @property
+    def seconds(self) -> float:
+        """Computing time of the writer so far."""
+        return self._writer.seconds
+
+    @property
     def dropped(self) -> int:
         """Readings that were not written because the writer could not keep up."""
         return self._writer.dropped
 
     def write(self, table: DynamicsTable, plan: ScalarPlan, beside: Mapping[str, float]) -> None:
-        """Write one table with its scalars, or, when too many wait, count it as dropped.
+        """Write one table with its scalars; TensorBoard goes without it when too many wait, which is counted.
 
         Args:
             table: What was read.
@@ -54,9 +59,14 @@ class Output:
             for view in self._views:
                 view.write(table, plan)
 
-        if self._views and not self._writer.put(job):
-            return
+        if self._views:
+            self._writer.put(job)
         _trainer.log_metrics(self._others, scalars, table.step)
+        _trainer.remember(self._trainer, scalars)
+
+    def tell(self, scalars: Mapping[str, float], step: int) -> None:
+        """Give scalars that belong to no table to every logger, at once."""
+        _trainer.log_metrics([*self._boards, *self._others], scalars, step)
         _trainer.remember(self._trainer, scalars)
 
     def drain(self) -> None:

@@ -60,6 +60,8 @@ class Session:
         self._began = _trainer.batch_step(trainer)
         self._budget = Budget(every, share)
         self._told = False
+        self._written = 0.0  # seconds of the writer that the budget knows
+        self._last = 0  # step of the last table
         self.watches: list[Watch] = []
         self._output: Output | None = None
 
@@ -81,7 +83,7 @@ class Session:
             else:
                 self.watches.append(self._watch(optimizer, label, ledgers.get(label, {})))
         if self.watches:
-            line = prepare(self._probe["engine"], self._module.device)
+            line = prepare(self._probe["engine"], self._module.device, rank_zero_info)
             rank_zero_info(f"OptimizerDynamicsMonitor: every {self._budget.every} steps, {line}")
             self._output = Output(self._trainer)
         self._budget.start()
@@ -126,15 +128,21 @@ class Session:
         Args:
             wait: Wait for those still on their way.
         """
-        for watch in self.watches:
+        started = perf_counter()
+        found = [(watch, table) for watch in self.watches for table in watch.probe.collect(wait=wait)]
+        if found:
+            written = 0.0 if self._output is None else self._output.seconds
+            cost = sum(table.cost_s or 0.0 for _, table in found) + written - self._written
+            self._written = written
+            self._budget.add(cost + perf_counter() - started)
+        for index, (watch, table) in enumerate(found):
             started = perf_counter()
-            for table in watch.probe.collect(wait=wait):
-                if self._output is not None:
-                    costs = self._costs(self._output) if watch is self.watches[0] else {}
-                    self._output.write(table, self._plan(watch, table), costs)
-                self._budget.add((table.cost_s or 0.0) + perf_counter() - started)
-                yield table
-                started = perf_counter()
+            if self._output is not None:
+                costs = self._costs(self._output) if index == 0 else {}
+                self._output.write(table, self._plan(watch, table), costs)
+            self._last = table.step
+            self._budget.spend(perf_counter() - started)
+            yield table
 
     def keep_budget(self) -> None:
         """Read less often when readings take more than their share."""
@@ -152,9 +160,16 @@ class Session:
             )
 
     def drain(self) -> None:
-        """Wait until everything is written."""
-        if self._output is not None:
-            self._output.drain()
+        """Wait until everything is written, and tell what was not."""
+        if self._output is None:
+            return
+        self._output.drain()
+        if self._output.dropped:
+            self._output.tell(self._costs(self._output), self._last)
+            rank_zero_warn(
+                f"OptimizerDynamicsMonitor: {self._output.dropped} readings are not in TensorBoard, which "
+                "could not be written as fast; read less often, or log to a faster disk"
+            )
 
     def end(self) -> None:
         """Let go of the optimizers."""

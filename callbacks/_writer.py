@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import Full, Queue
 from threading import Thread
+from time import thread_time
 
 Job = Callable[[], None]
 
@@ -27,6 +28,8 @@ class Writer:
 
     def __init__(self, most: int = 16) -> None:
         self.dropped = 0
+        self.seconds = 0.0
+        """Computing time of the jobs so far: while they compute, Python computes nothing else."""
         self._jobs: Queue[Job] = Queue(most)
         self._error: Exception | None = None
         self._thread: Thread | None = None
@@ -66,9 +69,11 @@ class Writer:
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
+            started = thread_time()
             try:
                 job()
             except Exception as error:
                 self._error = error
             finally:
+                self.seconds += thread_time() - started
                 self._jobs.task_done()

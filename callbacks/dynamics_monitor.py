@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -258,9 +259,11 @@ class OptimizerDynamicsMonitor(Callback):
 
     def _fault(self, error: Exception) -> None:
         self._off = True
-        if self._session is not None:
-            self._session.end()
-        self._session, self._ledgers = None, {}
+        session, self._session, self._ledgers = self._session, None, {}
+        if session is not None:
+            session.end()
+            with suppress(Exception):  # one fault is told
+                session.drain()
         rank_zero_warn(
             f"OptimizerDynamicsMonitor switched itself off after a fault: {type(error).__name__}: {error}. "
             "Training goes on unwatched; pass strict=True to see the traceback.",

@@ -154,8 +154,9 @@ def build_rows(
 
 def _in_pieces(rule: UpdateRule | None, view: StepView) -> bool:
     """Whether tensors have to be made for this parameter, and may be made piece by piece."""
-    if rule is not None and rule.reads != "stored":
-        return rule.reads == "elements"
+    reads = "stored" if rule is None else rule.reads(view) if callable(rule.reads) else rule.reads
+    if reads != "stored":
+        return reads == "elements"
     return any_sparse(view.gradient, view.state)
 
 

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, StepView, host_number
-from lightning_adapt.dynamics.update_rules import register_rule
+from lightning_adapt.dynamics.update_rules import Reads, register_rule
 
 
-@register_rule(torch.optim.SGD, reads="elements", exact=True)
+def _sgd_reads(view: StepView) -> Reads:
+    momentum, nesterov = view.group.get("momentum", 0), view.group.get("nesterov", False)
+    return "elements" if momentum and nesterov and _overwrites_gradient(view) else "stored"
+
+
+@register_rule(torch.optim.SGD, reads=_sgd_reads, exact=True)
 def sgd(view: StepView) -> CanonicalStep:
     """SGD, with momentum (Polyak 1964) and Nesterov's form (Sutskever et al. 2013)."""
     group = view.group

@@ -25,6 +25,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, StepView
 RuleFunction = Callable[[StepView], CanonicalStep]
 PrepareFunction = Callable[[StepView], Mapping[str, Any]]
 Reads = Literal["stored", "elements", "whole"]
+ReadsOf = Reads | Callable[[StepView], Reads]
 _F = TypeVar("_F", bound=RuleFunction)
 
 
@@ -37,13 +38,14 @@ class UpdateRule:
         remember: Names of small (0-dim) state entries that must be copied before the step.
         reads: ``"stored"``: hands on tensors as they are stored; ``"elements"``: makes tensors, element by
             element, and so reads a large parameter in pieces; ``"whole"``: needs the whole parameter at once.
+            Or a function of the view that says which.
         prepare: Gives state entries that need the whole parameter, before it is read in pieces.
         exact: What is left after the step tells the update, up to the rounding of the parameter.
     """
 
     read: RuleFunction
     remember: tuple[str, ...] = ()
-    reads: Reads = "whole"
+    reads: ReadsOf = "whole"
     prepare: PrepareFunction | None = None
     exact: bool = False
 
@@ -55,7 +57,7 @@ def register_rule(
     optimizer_class: type[torch.optim.Optimizer],
     *,
     remember: Iterable[str] = (),
-    reads: Reads = "whole",
+    reads: ReadsOf = "whole",
     prepare: PrepareFunction | None = None,
     exact: bool = False,
 ) -> Callable[[_F], _F]:

@@ -149,8 +149,11 @@ def test_a_writer_that_cannot_keep_up_costs_readings_not_time(
 
     torch.manual_seed(0)
     logger = TensorBoardLogger(tmp_path)
-    trainer = trainer_for("32-true", monitor, logger=logger)
-    trainer.fit(Ending(partial(torch.optim.AdamW, lr=0.01)))
+    trainer = trainer_for("32-true", monitor, logger=[logger, CSVLogger(tmp_path)])
+    with pytest.warns(UserWarning, match="readings are not in TensorBoard"):
+        trainer.fit(Ending(partial(torch.optim.AdamW, lr=0.01)))
+    csv = (Path(trainer.loggers[1].log_dir or "") / "metrics.csv").read_text()
+    assert csv.count("\n") >= 17  # other loggers have every reading
     assert len(monitor.history) == 16  # nothing is lost in memory
     written = la.read_dynamics(logger.log_dir).steps
     assert written[0] == 0
@@ -171,6 +174,39 @@ def test_a_fault_while_writing_switches_the_monitor_off_and_not_the_training(
     with pytest.warns(RuntimeWarning, match="switched itself off after a fault: ZeroDivisionError"):
         trainer.fit(_module())
     assert trainer.global_step == 16
+
+
+def test_a_fault_does_not_lose_what_was_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, take, readings = TensorBoardView.write, probe.take, []
+    monkeypatch.setattr(TensorBoardView, "write", lambda self, *a: (time.sleep(0.05), write(self, *a))[1])
+
+    def failing(*args: Any, **options: Any) -> Any:
+        readings.append(1)
+        if len(readings) > 8:
+            raise ArithmeticError("enough")
+        return take(*args, **options)
+
+    monkeypatch.setattr(probe, "take", failing)
+    logger = TensorBoardLogger(tmp_path)
+    trainer = trainer_for("32-true", OptimizerDynamicsMonitor(every_n_steps=1), logger=logger)
+    with pytest.warns(RuntimeWarning, match="switched itself off after a fault: ArithmeticError"):
+        trainer.fit(_module())
+    assert la.read_dynamics(logger.log_dir).steps == tuple(range(8))
+
+
+def test_the_first_reading_already_tells_its_cost(tmp_path: Path) -> None:
+    trainer = trainer_for("32-true", OptimizerDynamicsMonitor(every_n_steps=16), logger=CSVLogger(tmp_path))
+    trainer.fit(_module())
+    assert trainer.callback_metrics["monitor/overhead_frac"] > 0
+
+
+def test_a_budget_counts_all_optimizers_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[float] = []
+    monkeypatch.setattr(_session.Budget, "add", lambda self, cost: added.append(cost))
+    monitor = OptimizerDynamicsMonitor(every_n_steps=4, history=None, budget=0.5, strict=True)
+    trainer_for("32-true", monitor).fit(_module(manual=True))
+    assert len(monitor.history) == 8
+    assert len(added) == 4
 
 
 # --- large models ---

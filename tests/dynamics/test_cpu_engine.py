@@ -203,7 +203,8 @@ def test_whether_an_update_was_lost_is_exact_at_the_border() -> None:
 
 
 @pytest.mark.parametrize(
-    "layout", ["transposed", "channels last", "every other", "misaligned", "0-dim", "empty"]
+    "layout",
+    ["transposed", "channels last", "every other", "a column", "expanded", "misaligned", "0-dim", "empty"],
 )
 def test_tensors_as_they_lie_in_memory(layout: str) -> None:
     shape = {"0-dim": (), "empty": (0, 3)}.get(layout, (8, 6, 10, 12))
@@ -216,7 +217,11 @@ def test_tensors_as_they_lie_in_memory(layout: str) -> None:
         elif layout == "channels last":
             x = x.to(memory_format=torch.channels_last)
         elif layout == "every other":
-            x = torch.randn(8, 6, 10, 24)[..., ::2] * scale
+            x = (torch.randn(8, 6, 10, 24) * scale).abs_()[..., ::2]
+        elif layout == "a column":
+            x = (torch.randn(500, 3) * scale)[:, 0]
+        elif layout == "expanded":
+            x = (torch.randn(()) * scale).expand(300, 5)
         elif layout == "misaligned":
             x = (torch.randn(8 * 6 * 10 * 12 + 1) * scale)[1:].view(shape)
         tensors.append(x)
@@ -263,6 +268,27 @@ def test_a_change_of_any_source_is_compiled_anew(monkeypatch: pytest.MonkeyPatch
         type(_pass.HERE), "read_bytes", lambda self: read(self) + b"#" * (self.name == "packed.py")
     )
     assert _pass.version() != version
+
+
+def test_a_rule_with_one_second_moment_a_row_is_read_as_the_reference_reads_it() -> None:
+    p, g, m, _ = (x[:5000].reshape(100, 50) for x in _ordinary())
+    row = _adamw(p, g, m, g.square().mean(1, keepdim=True))
+    packed = cpu.measure([row])
+    spread = _adamw(p, g, m, g.square().mean(1, keepdim=True).expand(100, 50).contiguous())
+    _close(packed, reference.measure([spread]), 1e-6)
+
+
+def test_a_rule_with_a_wrong_shape_is_told_and_reads_no_foreign_memory() -> None:
+    row = _adamw(torch.ones(4, 3), torch.ones(4, 3), torch.ones(4, 3), torch.ones(7))
+    with pytest.raises(
+        ValueError, match=r"`second_moment` of a canonical step must have the shape .* got \(7,\)"
+    ):
+        cpu.measure([row])
+
+
+def test_ratios_whose_squares_underflow_are_not_lost() -> None:
+    p, g, m, v = _ordinary()
+    _agrees([_adamw(p, g * 1e-9, m, v.add(1).mul(1e20))])
 
 
 # --- samples ---
@@ -357,3 +383,47 @@ def test_auto_measures_with_what_it_chose(
     assert list(packed.strides) == expected
     _close(packed, reference.measure(rows), 1e-6)
     assert engines.find_engine("auto")([]).figures.shape[0] == 0
+
+
+def test_auto_falls_back_where_the_library_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_faults", {})
+    real = engines.import_module
+
+    def broken(name: str) -> Any:
+        if name.endswith(".cpu"):
+            raise ImportError("Numba needs another NumPy")
+        return real(name)
+
+    monkeypatch.setattr(engines, "import_module", broken)
+    name, why = engines.choose(torch.device("cpu"))
+    assert name == "eager"
+    assert "Numba needs another NumPy" in why
+    assert engines.prepare("auto", torch.device("cpu")).startswith("engine eager on cpu")
+    assert engines.find_engine("auto")([_adamw(*_ordinary())]).figures.shape[0] == 1
+
+
+def test_where_no_folder_may_be_written_it_is_compiled_without_keeping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def njit(**options: Any) -> Any:
+        asked.append(options.get("cache", False))
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(_pass, "njit", njit)
+    assert callable(_pass._compile("a version"))
+    assert asked == [True, False]
+
+
+def test_a_long_compilation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Patient(engines.Timer):
+        def start(self) -> None:
+            self.function(*self.args)
+
+    monkeypatch.setattr(engines, "Timer", Patient)
+    told: list[str] = []
+    engines.prepare("auto", torch.device("cpu"), told.append)
+    assert told == ["the engine numba is being compiled, once on this machine: about 20 seconds"]

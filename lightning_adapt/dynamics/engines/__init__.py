@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Timer
 from typing import Protocol
 
 import torch
@@ -59,6 +60,22 @@ def installed(name: str) -> bool:
     return name not in ("numba", "triton") or find_spec(name) is not None
 
 
+_faults: dict[str, str] = {}
+"""Why an engine that is installed cannot be used, found out by trying."""
+
+
+def _usable(name: str) -> bool:
+    """Whether the engine called ``name`` can be imported: libraries are picky about each other's versions."""
+    if name not in _faults:
+        try:
+            import_module(f"{__name__}.{_MODULES.get(name, name)}")
+        except Exception as error:
+            _faults[name] = f"{type(error).__name__}: {error}"
+        else:
+            return True
+    return False
+
+
 def choose(device: torch.device) -> tuple[str, str]:
     """The fastest engine for tensors on ``device``, and why it is that one.
 
@@ -71,15 +88,18 @@ def choose(device: torch.device) -> tuple[str, str]:
         return "eager", f"there is no compiled engine for {device.type}"
     if not installed(compiled):
         return "eager", f"{compiled} is not installed; with it a reading is many times faster"
+    if not _usable(compiled):
+        return "eager", f"{compiled} is installed but cannot be used ({_faults[compiled]})"
     return compiled, f"it is the fastest for {device.type}"
 
 
-def prepare(name: str, device: torch.device) -> str:
+def prepare(name: str, device: torch.device, tell: Callable[[str], object] = print) -> str:
     """Get the engine ready for tensors on ``device``, before a training step would have to wait for it.
 
     Args:
         name: As for `find_engine`.
         device: Of the parameters.
+        tell: Called with a sentence when that takes longer than a moment.
 
     Returns:
         Which engine it is and why, for a log line.
@@ -87,7 +107,19 @@ def prepare(name: str, device: torch.device) -> str:
     chosen, why = choose(device) if name == "auto" else (name, "it was asked for")
     module = import_module(f"{__name__}.{_MODULES.get(chosen, chosen)}")
     if hasattr(module, "prepare"):
-        module.prepare()
+        sentence = f"the engine {chosen} is being compiled, once on this machine: about 20 seconds"
+        patience = Timer(1.5, tell, [sentence])
+        patience.daemon = True
+        patience.start()
+        try:
+            module.prepare()
+        except Exception as error:
+            if name != "auto":
+                raise
+            _faults[chosen] = f"{type(error).__name__}: {error}"
+            return prepare(name, device, tell)
+        finally:
+            patience.cancel()
     return f"engine {chosen} on {device.type}: {why}"
 
 

@@ -88,13 +88,27 @@ def describe(row: Row) -> Descriptor:
             named["gradient"] = step.gradient
         for name in SLOTS[3:]:
             named[name] = getattr(step, name)
-    tensors = [named.get(name) for name in SLOTS]
+    tensors = [_shaped(name, named.get(name), parameter) for name in SLOTS]
     if not all(x is None or x.is_contiguous() for x in tensors):
         # Largest stride first: this permutation makes a dense tensor contiguous, without a copy.
         order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
         tensors = [None if x is None else x.permute(order) for x in tensors]
-    flat = tuple(None if x is None else x.detach().reshape(-1) for x in tensors)
+    # reshape may give a view with gaps, where a kernel would read what lies between.
+    flat = tuple(None if x is None else x.detach().reshape(-1).contiguous() for x in tensors)
     return Descriptor(flat, tuple(scalars.get(name, 0.0) for name in SCALARS), form, parameter.numel())
+
+
+def _shaped(name: str, x: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """``x`` with an element for each of the parameter's, which a kernel takes for granted."""
+    if x is None or x.shape == parameter.shape:
+        return x
+    try:
+        return x.expand(parameter.shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`{name}` of a canonical step must have the shape of its parameter, {tuple(parameter.shape)}, "
+            f"or one that expands to it, got {tuple(x.shape)}; mend the update rule"
+        ) from error
 
 
 def _form(step: CanonicalStep) -> int:

@@ -299,6 +299,8 @@ def add(
     if not sound:
         return False
     share, snr, rms_t, square, dot, decayed = sums
+    if second and not _sound(rms_t, g_top):
+        return False
     out[FIGURE.numel] += n
     out[FIGURE.param_finite] += n
     out[FIGURE.param_square] += pp

@@ -109,7 +109,6 @@ def _compile(version: str) -> Any:
         version: Of every source compiled into it: Numba itself would only look at this file.
     """
 
-    @njit(nogil=True, error_model="numpy", cache=True)
     def run(
         tasks: Any,
         addresses: Any,
@@ -149,7 +148,10 @@ def _compile(version: str) -> Any:
                             _count(row, kept, taken, room[3], out[1])
                             taken = 0
 
-    return run
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(run)
+    except RuntimeError:  # there is no folder that may be written to
+        return njit(nogil=True, error_model="numpy")(run)
 
 
 HERE = Path(__file__).parent
