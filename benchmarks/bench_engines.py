@@ -141,7 +141,7 @@ def _launches(bench: Bench) -> int:
 
 
 def _flatness(result: Result, args: Any) -> Table:
-    """Cost per element as tensors grow, and per tensor as they get more; all sizes in the same rounds."""
+    """Cost per element as one tensor grows, and per tensor as they get more; all sizes in the same rounds."""
     table = Table(
         "Flatness",
         "The fastest engine; all rows of a kind interleaved. ÷ least: cost against the cheapest row.",
@@ -150,7 +150,7 @@ def _flatness(result: Result, args: Any) -> Table:
         sizes, counts, each = [10**6, 2 * 10**6], [10, 100], 1000
     else:
         sizes, counts, each = [10**6, 10**7, 10**8, 3 * 10**8, 10**9], [10, 100, 1000, 10_000], 30_000
-    by_size = _held([equal_shapes(size, 10) for size in sizes], result, args)
+    by_size = _held([equal_shapes(size, 1) for size in sizes], result, args)
     _flat_rows(table, "per element", by_size, result, args)
     by_size.clear()
     _flat_rows(
