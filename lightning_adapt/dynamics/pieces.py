@@ -23,6 +23,9 @@ def cut(view: StepView, size: int) -> Iterator[StepView]:
         Views of the pieces, dense. State tensors with as many dimensions and rows as the parameter are cut
         like it; others, such as numbers, stay whole.
     """
+    if view.parameter.numel() <= size and not _must_change(view):
+        yield view
+        return
     parameter, gradient = view.parameter, _coalesced(view.gradient)
     state = {key: _coalesced(value) for key, value in view.state.items()}
     rows = parameter.shape[0] if parameter.dim() else 0
@@ -39,6 +42,12 @@ def cut(view: StepView, size: int) -> Iterator[StepView]:
             before=view.before[start:stop] if rows and view.before is not None else view.before,
             touched=_touched(part),
         )
+
+
+def _must_change(view: StepView) -> bool:
+    """Whether anything is sparse or complex; else a view that is small enough stays as it is."""
+    tensors = (x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor))
+    return any(x.is_sparse or x.is_complex() for x in tensors)
 
 
 def _cut(value: Any, parameter: Tensor, start: int, stop: int) -> Any:

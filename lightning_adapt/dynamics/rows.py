@@ -137,6 +137,7 @@ def build_rows(
         )
         in_pieces = member.info.name not in whole and _in_pieces(rule, view)
         size = default_chunk(parameter.device) if in_pieces else parameter.numel() * 2  # complex is two
+        makes = in_pieces or (rule is not None and rule.reads == "whole")
         for position, piece in enumerate(cut(prepared(rule, view), size)):
             step = canonical_step(rule, piece)
             yield Row(
@@ -148,7 +149,7 @@ def build_rows(
                 gradient_factor=now.gradient_factor,
                 applied=now.applied if piece.gradient is not None else 0.0,
                 continues=position > 0,
-                temporary=0 if step is None else _computed(step, piece),
+                temporary=_computed(step, piece) if step is not None and makes else 0,
             )
 
 

@@ -42,15 +42,17 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
     parts: list[Packed] = []
     batch: list[Descriptor] = []
     strides: list[int] = []
+    waiting = 0
     for row in rows:
         described = describe(row)
         readable = _readable(described)
         if readable:
             batch.append(described)
             strides.append(sample_stride(row.parameter.shape) if histograms else 0)
-        if not readable or sum(one.numel for one in batch) >= _BATCH:
+            waiting += described.numel
+        if not readable or waiting >= _BATCH:
             parts += _measured(batch, strides, histograms)
-            batch, strides = [], []
+            batch, strides, waiting = [], [], 0
         if not readable:
             parts.append(eager.measure([row], histograms=histograms))
     parts += _measured(batch, strides, histograms)
