@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,6 +19,10 @@ from torch.utils.data import DataLoader
 from lightning_adapt import optimizers
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
 from lightning_adapt.dynamics import DynamicsHistory
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+    from typing_extensions import Self
 
 
 class Landscape(LightningModule):
@@ -54,11 +59,39 @@ class Lab:
 
     Args:
         folder: Where TensorBoard logs go, one folder a training; ``None`` writes nothing.
+
+    Use it as a context: its end lays the charts out.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._writers: dict[str, Any] = {}
+        self._writers: dict[str, SummaryWriter] = {}
+        self._charts: dict[str, dict[str, list[Any]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lay out the charts and close their files.
+
+        TensorBoard reads one layout of each folder, and loses charts when two layouts have a category of the
+        same title: so each folder gets one layout, when all its charts are known, and a title of its own.
+        """
+        for name, writer in self._writers.items():
+            writer.add_custom_scalars(
+                {f"{self._place(name)}: prediction beside measurement": self._charts[name]}
+            )
+            writer.close()
+        self._writers.clear()
+        self._charts.clear()
+
+    def _place(self, name: str) -> str:
+        """A training's name that no other landscape's training and no other run of the command has."""
+        assert self.folder is not None
+        return "/".join((*self.folder.absolute().parts[-2:], name))
 
     def train(
         self, module: LightningModule, *, steps: int, name: str, every_n_steps: int = 1, **options: Any
@@ -118,14 +151,18 @@ class Lab:
         """
         if self.folder is None:
             return
-        from torch.utils.tensorboard import SummaryWriter
+        if name not in self._writers:
+            from torch.utils.tensorboard import SummaryWriter
 
-        with SummaryWriter(str(self.folder / f"{name}-claim")) as writer:
-            keys = [f"{what}/predicted", f"{what}/measured"]
-            for key, values in zip(keys, (predicted, measured), strict=True):
-                for step, value in zip(steps, values, strict=True):
-                    writer.add_scalar(key, value, step)
-            writer.add_custom_scalars({"prediction beside measurement": {what: ["Multiline", keys]}})
+            self._writers[name] = SummaryWriter(str(self.folder / f"{name}-claim"))
+            self._charts[name] = {}
+        # A chart shows its tags from every folder: the landscape and the training tell them apart.
+        keys = [f"{self._place(name)}/{what}/{kind}" for kind in ("predicted", "measured")]
+        for key, values in zip(keys, (predicted, measured), strict=True):
+            for step, value in zip(steps, values, strict=True):
+                self._writers[name].add_scalar(key, value, step)
+        # TensorBoard reads the tags of a chart as regular expressions.
+        self._charts[name][what] = ["Multiline", [f"{re.escape(key)}$" for key in keys]]
 
 
 @contextmanager

@@ -88,7 +88,8 @@ def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Re
     place = None if folder is None else folder / entry.name
     claim = entry.load().claim
     try:
-        outcome = (study or entry.load()()).run(Lab(place))
+        with Lab(place) as lab:
+            outcome = (study or entry.load()()).run(lab)
         return Result(entry, claim, outcome, time.perf_counter() - started, folder=place)
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"

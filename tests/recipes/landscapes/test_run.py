@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -104,7 +106,7 @@ class Broken(Made):
 
 class _Entry(Entry):
     def load(self) -> type[Study]:
-        return {"Made": Made, "Broken": Broken}[self.class_name]
+        return {"Made": Made, "Broken": Broken, "Drawn": Drawn}[self.class_name]
 
 
 @pytest.fixture
@@ -153,6 +155,51 @@ def test_logs_hold_the_tables_and_the_prediction_beside(tmp_path: Path) -> None:
     assert result.folder == tmp_path / "adagrad-decay"
     assert read_dynamics(tmp_path / "adagrad-decay" / "constant").steps == tuple(range(9))
     assert list((tmp_path / "adagrad-decay" / "constant-claim").glob("*tfevents*"))
+
+
+class Drawn(Made):
+    def run(self, lab: Lab) -> Outcome:
+        for name in ("adam", "sgd"):
+            for what in ("way |x|, step is 10^n", "norm (L2)"):
+                lab.draw(name, what, range(3), [1.0, 2.0, 3.0], [1.0, 2.0, 4.0])
+        return Outcome([])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what TensorBoard is made of
+def test_tensorboard_shows_every_chart_with_its_own_two_curves(tmp_path: Path) -> None:
+    """Asked of TensorBoard itself, over a folder of two landscapes."""
+    plugin, context = _custom_scalars(tmp_path, names := ("one", "two"))
+    categories = json.loads(plugin.layout_impl(context, ""))["category"]
+    charts = [chart for category in categories for chart in category["chart"]]
+    assert len({category["title"] for category in categories}) == len(categories) == 4
+    assert len(charts) == 8
+    patterns = [pattern for chart in charts for pattern in chart["multiline"]["tag"]]
+    shown = [curve for pattern in patterns for curve in _matches(plugin, context, pattern)]
+    assert len(shown) == len(set(shown)) == 16
+    assert {run.split("/")[0] for run, _ in shown} == set(names)
+
+
+def _custom_scalars(folder: Path, names: tuple[str, ...]) -> tuple[Any, Any]:
+    """The plugin of custom scalars over the logs of a landscape that draws, under several names."""
+    from tensorboard import context
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+
+    for name in names:
+        assert not run_one(_Entry(name, "Drawn", ""), folder).error
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(folder))
+    plugin = CustomScalarsPlugin(TBContext(data_provider=provider, logdir=str(folder)))
+    return plugin, context.RequestContext()
+
+
+def _matches(plugin: Any, context: Any, pattern: str) -> list[tuple[str, str]]:
+    """Run and tag of each curve that a chart's pattern finds; TensorBoard looks in every run."""
+    curves = plugin._data_provider.list_scalars(context, experiment_id="", plugin_name="scalars")
+    return [(run, tag) for run, tags in curves.items() for tag in tags if re.match(pattern, tag)]
 
 
 def test_the_command_runs_one_and_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
