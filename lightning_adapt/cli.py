@@ -183,9 +183,10 @@ def _run_landscape(name: str, words: list[str]) -> int:
     own.add_argument("--logs", type=Path, default=Path("runs"))
     given, options = own.parse_known_args(words)
 
-    from lightning_adapt.recipes.landscapes.run import parse, run_one, show
+    from lightning_adapt.recipes.landscapes.run import fresh, parse, run_one, show
 
-    result = run_one(entry, given.logs / "landscapes", parse(entry, options))
+    logs = fresh(given.logs / "landscapes" / entry.name)
+    result = run_one(entry, logs, parse(entry, options))
     show([result], _console())
     return int(bool(result.error))
 
@@ -205,10 +206,10 @@ def _landscapes(verb: str, about: str, rest: list[str]) -> int:
             )
 
     from lightning_adapt.recipes.landscapes.page import write_html, write_markdown
-    from lightning_adapt.recipes.landscapes.run import run_all, show
+    from lightning_adapt.recipes.landscapes.run import fresh, run_all, show
 
     console = _console()
-    results = run_all(names, given.logs / "landscapes", console)
+    results = run_all(names, fresh(given.logs / "landscapes"), console)
     show(results, console)
     if given.html is not None:
         write_html(results, given.html)

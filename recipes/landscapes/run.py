@@ -72,12 +72,20 @@ def parse(entry: Entry, words: Sequence[str]) -> Study:
     return entry.load()(**{name: value for name, value in values.items() if name in options})
 
 
+def fresh(folder: Path) -> Path:
+    """The first of ``folder/version_0``, ``version_1``, … after all that exist: no run adds to older logs."""
+    numbers = [place.name.removeprefix("version_") for place in folder.glob("version_*")]
+    return (
+        folder / f"version_{1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)}"
+    )
+
+
 def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Result:
     """Run one landscape; a failure becomes part of the result.
 
     Args:
         entry: Which.
-        folder: Above its log folder; ``None`` writes no logs.
+        folder: Of its logs; ``None`` writes none.
         study: Made by `parse`; with default values otherwise.
     """
     import torch
@@ -85,27 +93,32 @@ def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Re
     started = time.perf_counter()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors this small are several times slower with two
-    place = None if folder is None else folder / entry.name
     claim = entry.load().claim
     try:
-        with Lab(place) as lab:
+        with Lab(folder) as lab:
             outcome = (study or entry.load()()).run(lab)
-        return Result(entry, claim, outcome, time.perf_counter() - started, folder=place)
+        return Result(entry, claim, outcome, time.perf_counter() - started, folder=folder)
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Result(entry, claim, None, time.perf_counter() - started, error=text, folder=place)
+        return Result(entry, claim, None, time.perf_counter() - started, error=text, folder=folder)
     finally:
         torch.set_num_threads(threads)
 
 
 def run_all(names: Sequence[str], folder: Path | None, console: Console) -> list[Result]:
-    """Run the landscapes called ``names``, all when empty, in teaching order."""
+    """Run the landscapes called ``names``, all when empty, in teaching order.
+
+    Args:
+        names: Of landscapes.
+        folder: Above their log folders; ``None`` writes no logs.
+        console: Says what is running.
+    """
     chosen = [entry for entry in LANDSCAPES.values() if not names or entry.name in names]
     results = []
     with console.status("") as status:
         for entry in chosen:
             status.update(f"{entry.name}: {entry.summary}")
-            results.append(run_one(entry, folder))
+            results.append(run_one(entry, folder and folder / entry.name))
     return results
 
 

@@ -19,7 +19,15 @@ from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 from lightning_adapt.recipes.landscapes.page import svg, write_html, write_markdown
 from lightning_adapt.recipes.landscapes.registry import LANDSCAPES, Entry, find
-from lightning_adapt.recipes.landscapes.run import Result, findings_table, numbers, parse, run_one, show
+from lightning_adapt.recipes.landscapes.run import (
+    Result,
+    findings_table,
+    fresh,
+    numbers,
+    parse,
+    run_one,
+    show,
+)
 from lightning_adapt.views.reader import read_dynamics
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -149,12 +157,10 @@ def test_the_same_numbers_give_the_same_figure() -> None:
 
 
 def test_logs_hold_the_tables_and_the_prediction_beside(tmp_path: Path) -> None:
-    result = run_one(
-        LANDSCAPES["adagrad-decay"], tmp_path, parse(LANDSCAPES["adagrad-decay"], ["--steps", "9"])
-    )
-    assert result.folder == tmp_path / "adagrad-decay"
-    assert read_dynamics(tmp_path / "adagrad-decay" / "constant").steps == tuple(range(9))
-    assert list((tmp_path / "adagrad-decay" / "constant-claim").glob("*tfevents*"))
+    entry = LANDSCAPES["adagrad-decay"]
+    assert run_one(entry, tmp_path, parse(entry, ["--steps", "9"])).folder == tmp_path
+    assert read_dynamics(tmp_path / "constant").steps == tuple(range(9))
+    assert len(list((tmp_path / "constant-claim").glob("*tfevents*"))) == 1
 
 
 class Drawn(Made):
@@ -188,7 +194,7 @@ def _custom_scalars(folder: Path, names: tuple[str, ...]) -> tuple[Any, Any]:
     from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
     for name in names:
-        assert not run_one(_Entry(name, "Drawn", ""), folder).error
+        assert not run_one(_Entry(name, "Drawn", ""), folder / name / "version_0").error
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
     multiplexer.Reload()
     provider = MultiplexerDataProvider(multiplexer, str(folder))
@@ -200,6 +206,29 @@ def _matches(plugin: Any, context: Any, pattern: str) -> list[tuple[str, str]]:
     """Run and tag of each curve that a chart's pattern finds; TensorBoard looks in every run."""
     curves = plugin._data_provider.list_scalars(context, experiment_id="", plugin_name="scalars")
     return [(run, tag) for run, tags in curves.items() for tag in tags if re.match(pattern, tag)]
+
+
+def test_each_run_of_the_command_has_folders_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--steps", "3", "--noisy_steps", "3"]
+    one = tmp_path / "landscapes" / "adagrad-decay"
+    for number in range(2):
+        assert cli.main(["run", "landscapes/adagrad-decay", *few, "--logs", str(tmp_path)]) == 0
+        assert f"--logdir {one / f'version_{number}'}\n" in capsys.readouterr().out
+        assert len(list((one / f"version_{number}" / "constant-claim").glob("*tfevents*"))) == 1
+    for number in range(2):
+        assert cli.main(["landscapes", "adagrad-decay", "--logs", str(tmp_path)]) == 0
+        place = tmp_path / "landscapes" / f"version_{number}" / "adagrad-decay"
+        assert f"--logdir {place}\n" in capsys.readouterr().out
+        assert (place / "constant").is_dir()
+
+
+def test_a_fresh_folder_comes_after_all_others(tmp_path: Path) -> None:
+    assert fresh(tmp_path / "new").name == "version_0"
+    for name in ("version_2", "version_10", "version_x"):
+        (tmp_path / name).mkdir()
+    assert fresh(tmp_path) == tmp_path / "version_11"
 
 
 def test_the_command_runs_one_and_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
