@@ -49,6 +49,22 @@ class Finding:
         return apart if self.absolute or self.predicted == 0 else apart / abs(self.predicted)
 
     @property
+    def allowance(self) -> float:
+        """The tolerance as a number of the measurement's own unit."""
+        if self.tolerance == 0 or self.absolute or self.predicted == 0:
+            return self.tolerance
+        return self.tolerance * abs(self.predicted)
+
+    @property
+    def explained(self) -> bool:
+        """Whether ``reason`` belongs beside the numbers.
+
+        It does where the claim does not hold, and where more than rounding is allowed: there it says what
+        the tolerance is made of, such as an interval over seeds.
+        """
+        return bool(self.reason) and (not self.holds or self.tolerance > 1e-6)
+
+    @property
     def holds(self) -> bool:
         """Whether the claim held."""
         if math.isnan(self.measured) or math.isnan(self.predicted):

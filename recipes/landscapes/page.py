@@ -15,7 +15,8 @@ from lightning_adapt.recipes.landscapes.run import Result, numbers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-_HEAD = ("claim", "predicted", "measured", "rel. diff.", "holds")
+_HEAD = ("claim", "predicted", "measured", "differs by", "within", "holds")
+_UNITS = "The difference and what it may be are relative to the prediction, or absolute where it says abs."
 
 
 def write_markdown(results: Sequence[Result], path: Path) -> list[Path]:
@@ -24,7 +25,7 @@ def write_markdown(results: Sequence[Result], path: Path) -> list[Path]:
     Returns:
         All files written.
     """
-    lines, files = ["# Landscapes: what was predicted and what was measured", ""], [path]
+    lines, files = ["# Landscapes: what was predicted and what was measured", "", _UNITS, ""], [path]
     for result in results:
         lines += [f"## {result.entry.name}", "", f"{result.claim}.", "", *_markdown_table(result), ""]
         for number, figure in enumerate(result.outcome.figures if result.outcome else (), start=1):
@@ -39,11 +40,11 @@ def write_markdown(results: Sequence[Result], path: Path) -> list[Path]:
 def _markdown_table(result: Result) -> list[str]:
     if result.error:
         return [f"It failed: {result.error}"]
-    rows = [f"| {' | '.join(_HEAD)} |", "|---|---|---|---|---|"]
+    rows = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
     for finding in result.findings:
         claim = finding.claim.replace("|", "\\|")
         rows.append(f"| {claim} | {' | '.join(numbers(finding))} | {'yes' if finding.holds else '**no**'} |")
-    rows += [f"\n{f.claim}: {f.reason}" for f in result.findings if f.reason and not f.holds]
+    rows += [f"\n{f.claim}: {f.reason}" for f in result.findings if f.explained]
     return rows
 
 
@@ -59,6 +60,7 @@ def write_html(results: Sequence[Result], path: Path) -> None:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Landscapes</title>",
         f"<style>{_STYLE}</style><h1>Landscapes: what was predicted and what was measured</h1>",
+        f"<p>{_UNITS}</p>",
     ]
     for result in results:
         parts.append(
@@ -71,8 +73,8 @@ def write_html(results: Sequence[Result], path: Path) -> None:
             cells = [finding.claim, *numbers(finding), "yes" if finding.holds else "no"]
             row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
             parts.append(f"<tr class={cells[-1]}>{row}</tr>")
-            if finding.reason and not finding.holds:
-                parts.append(f"<tr><td colspan=5>{html.escape(finding.reason)}</td></tr>")
+            if finding.explained:
+                parts.append(f"<tr><td colspan={len(_HEAD)}>{html.escape(finding.reason)}</td></tr>")
         parts.append("</table>")
         parts += [svg(figure) for figure in (result.outcome.figures if result.outcome else ())]
     path.write_text("\n".join(parts))

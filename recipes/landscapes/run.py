@@ -145,7 +145,7 @@ def show(results: Sequence[Result], console: Console) -> None:
 
 
 def findings_table(results: Sequence[Result]) -> Table:
-    """Claim, predicted, measured, relative difference, holds or not."""
+    """Claim, predicted, measured, how far apart, how far they may be, holds or not."""
     from rich import box
     from rich.table import Table
 
@@ -165,14 +165,26 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "claim": {},
     "predicted": {"justify": "right", "no_wrap": True},
     "measured": {"justify": "right", "no_wrap": True},
-    "rel. diff.": {"justify": "right", "no_wrap": True},
+    "differs by": {"justify": "right", "no_wrap": True},
+    "within": {"justify": "right", "no_wrap": True},
     "holds": {},
 }
 
 
-def numbers(finding: Finding) -> tuple[str, str, str]:
-    """Predicted, measured and difference as text."""
-    bound = {"equal": "", "at most": "≤ ", "at least": "≥ "}[finding.kind]
-    absolute = finding.absolute or finding.predicted == 0
-    difference = f"{finding.difference:.1e}" + (" abs." if absolute else "")
-    return f"{bound}{finding.predicted:.6g}", f"{finding.measured:.6g}", difference
+def numbers(finding: Finding) -> tuple[str, str, str, str]:
+    """Predicted, measured, how far apart they are and how far they may be, as text.
+
+    The last two are relative to the prediction unless marked ``abs.``; for a bound the last is the bound.
+    """
+    absolute = " abs." if finding.absolute or finding.predicted == 0 else ""
+    within = {
+        "equal": f"±{finding.tolerance:.2g}{absolute}",
+        "at most": f"≤ {finding.predicted + finding.allowance:.6g}",
+        "at least": f"≥ {finding.predicted - finding.allowance:.6g}",
+    }[finding.kind]
+    return (
+        f"{finding.predicted:.6g}",
+        f"{finding.measured:.6g}",
+        f"{finding.difference:.1e}{absolute}",
+        within,
+    )

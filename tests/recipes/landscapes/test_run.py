@@ -58,8 +58,39 @@ def test_when_a_finding_holds(
 def test_absolute_difference() -> None:
     finding = Finding("c", 0.5, 0.6, 0.2, absolute=True)
     assert finding.difference == pytest.approx(0.1)
-    assert numbers(finding) == ("0.5", "0.6", "1.0e-01 abs.")
-    assert numbers(Finding("c", 3.0, 6.0, 0, "at least"))[0] == "≥ 3"
+    assert numbers(finding) == ("0.5", "0.6", "1.0e-01 abs.", "±0.2 abs.")
+
+
+@pytest.mark.parametrize(
+    ("finding", "within"),
+    [
+        (Finding("c", 10.0, 10.0, 1e-6), "±1e-06"),
+        (Finding("c", 0.0, 0.0, 1e-6), "±1e-06 abs."),
+        (Finding("c", 10.0, 10.0, 0.0), "±0"),
+        (Finding("c", 10.0, 3.0, 0.1, "at most"), "≤ 11"),
+        (Finding("c", 10.0, 30.0, 0.1, "at least"), "≥ 9"),
+        (Finding("c", -10.0, 30.0, 0.1, "at least"), "≥ -11"),
+        (Finding("c", 10.0, 30.0, 0.1, "at least", absolute=True), "≥ 9.9"),
+        (Finding("c", math.inf, math.inf, 0.0, "at least"), "≥ inf"),
+    ],
+)
+def test_what_a_difference_may_be(finding: Finding, within: str) -> None:
+    assert numbers(finding)[3] == within
+
+
+def test_pages_say_what_an_interval_is_made_of(tmp_path: Path) -> None:
+    findings = [
+        Finding("noisy", 1.0, 1.1, 0.3, reason="3 standard errors"),
+        Finding("exact", 1.0, 1.0, 1e-6, reason="rounding broke it"),
+    ]
+    results = [Result(_Entry("made", "Made", ""), "claim", Outcome(findings), 0.0)]
+    write_markdown(results, tmp_path / "p.md")
+    write_html(results, tmp_path / "p.html")
+    for page in ("p.md", "p.html"):
+        text = (tmp_path / page).read_text()
+        assert "3 standard errors" in text
+        assert "±0.3" in text
+        assert "rounding broke it" not in text
 
 
 @pytest.mark.parametrize("entry", LANDSCAPES.values(), ids=lambda entry: entry.name)
@@ -136,7 +167,7 @@ def test_markdown_page_with_figures(results: list[Result], tmp_path: Path) -> No
     files = write_markdown(results, tmp_path / "page.md")
     assert [file.name for file in files] == ["page.md", "page-made-1.svg"]
     text = (tmp_path / "page.md").read_text()
-    assert "| two \\| 2 | 1 | 2 | 1.0e+00 | **no** |" in text
+    assert "| two \\| 2 | 1 | 2 | 1.0e+00 | ±0.1 | **no** |" in text
     assert "![title](page-made-1.svg)" in text
     assert "It failed: ArithmeticError" in text
     assert (tmp_path / "page-made-1.svg").read_text().startswith("<svg")
