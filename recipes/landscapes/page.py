@@ -68,6 +68,7 @@ def write_html(results: Sequence[Result], path: Path) -> None:
         )
         if result.error:
             parts.append(f"<p class=no>It failed: {html.escape(result.error)}</p>")
+            continue
         parts.append("<table><tr>" + "".join(f"<th>{name}</th>" for name in _HEAD) + "</tr>")
         for finding in result.findings:
             cells = [finding.claim, *numbers(finding), "yes" if finding.holds else "no"]

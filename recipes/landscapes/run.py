@@ -74,14 +74,13 @@ def parse(entry: Entry, words: Sequence[str]) -> Study:
 
 def fresh(folder: Path) -> Path:
     """The first of ``folder/version_0``, ``version_1``, … after all that exist: no run adds to older logs."""
-    numbers = [place.name.removeprefix("version_") for place in folder.glob("version_*")]
-    return (
-        folder / f"version_{1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)}"
-    )
+    names = [place.name.removeprefix("version_") for place in folder.glob("version_*")]
+    last = max((int(name) for name in names if name.isdecimal()), default=-1)
+    return folder / f"version_{last + 1}"
 
 
 def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Result:
-    """Run one landscape; a failure becomes part of the result.
+    """Run one landscape.
 
     Args:
         entry: Which.
@@ -93,16 +92,22 @@ def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Re
     started = time.perf_counter()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors this small are several times slower with two
-    claim = entry.load().claim
     try:
         with Lab(folder) as lab:
             outcome = (study or entry.load()()).run(lab)
-        return Result(entry, claim, outcome, time.perf_counter() - started, folder=folder)
-    except Exception as error:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Result(entry, claim, None, time.perf_counter() - started, error=text, folder=folder)
     finally:
         torch.set_num_threads(threads)
+    return Result(entry, entry.load().claim, outcome, time.perf_counter() - started, folder=folder)
+
+
+def attempt(entry: Entry, folder: Path | None) -> Result:
+    """`run_one`, but a failure becomes part of the result, so that others still run."""
+    started = time.perf_counter()
+    try:
+        return run_one(entry, folder)
+    except Exception as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Result(entry, entry.load().claim, None, time.perf_counter() - started, text, folder)
 
 
 def run_all(names: Sequence[str], folder: Path | None, console: Console) -> list[Result]:
@@ -118,7 +123,7 @@ def run_all(names: Sequence[str], folder: Path | None, console: Console) -> list
     with console.status("") as status:
         for entry in chosen:
             status.update(f"{entry.name}: {entry.summary}")
-            results.append(run_one(entry, folder and folder / entry.name))
+            results.append(attempt(entry, folder and folder / entry.name))
     return results
 
 
@@ -127,7 +132,9 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(findings_table(results))
     for result in results:
         if result.error:
-            console.print(f"{result.entry.name} failed: {result.error}", style="bold red", markup=False)
+            where = f"(lightning-adapt --debug run landscapes/{result.entry.name} shows where)"
+            line = f"{result.entry.name} failed: {result.error} {where}"
+            console.print(line, style="bold red", markup=False)
         for finding in result.findings:
             if not finding.holds:
                 why = finding.reason or "see its page in docs/landscapes"

@@ -21,6 +21,7 @@ from lightning_adapt.recipes.landscapes.page import svg, write_html, write_markd
 from lightning_adapt.recipes.landscapes.registry import LANDSCAPES, Entry, find
 from lightning_adapt.recipes.landscapes.run import (
     Result,
+    attempt,
     findings_table,
     fresh,
     numbers,
@@ -150,7 +151,7 @@ class _Entry(Entry):
 
 @pytest.fixture
 def results() -> list[Result]:
-    return [run_one(_Entry("made", name, ""), None) for name in ("Made", "Broken")]
+    return [attempt(_Entry("made", name, ""), None) for name in ("Made", "Broken")]
 
 
 def test_the_table_tells_what_held_and_why_not(results: list[Result]) -> None:
@@ -178,6 +179,7 @@ def test_html_page_is_one_file_and_escapes(results: list[Result], tmp_path: Path
     text = (tmp_path / "page.html").read_text()
     assert "one &amp; &lt;b&gt;" in text
     assert "no &lt;luck&gt;" in text
+    assert text.count("<table>") == 1  # none below a failure
     assert "<svg" in text
     assert "http://" not in re.sub(r'"http://www\.w3\.org[^"]*"', "", text)
 
@@ -225,7 +227,7 @@ def _custom_scalars(folder: Path, names: tuple[str, ...]) -> tuple[Any, Any]:
     from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
     for name in names:
-        assert not run_one(_Entry(name, "Drawn", ""), folder / name / "version_0").error
+        run_one(_Entry(name, "Drawn", ""), folder / name / "version_0")
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
     multiplexer.Reload()
     provider = MultiplexerDataProvider(multiplexer, str(folder))
@@ -270,6 +272,51 @@ def test_the_command_runs_one_and_some(tmp_path: Path, capsys: pytest.CaptureFix
     assert cli.main(["landscapes", "adagrad-decay", *pages, *logs]) == 0
     assert (tmp_path / "p.html").exists()
     assert (tmp_path / "p-adagrad-decay-1.svg").exists()
+
+
+def _spoil(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def run(self: Study, lab: Lab) -> Outcome:
+        raise error
+
+    monkeypatch.setattr(LANDSCAPES["adagrad-decay"].load(), "run", run)
+
+
+RUN = ["run", "landscapes/adagrad-decay", "--logs"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (ValueError("`lr` must be positive"), 2, "error: `lr` must be positive\n"),
+        (ArithmeticError("no luck"), 1, "error: ArithmeticError: no luck (--debug shows where)\n"),
+    ],
+)
+def test_a_failure_of_the_one_landscape_is_a_sentence(
+    error: Exception,
+    status: int,
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _spoil(monkeypatch, error)
+    assert cli.main([*RUN, str(tmp_path)]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"lightning-adapt: {sentence}"
+    with pytest.raises(type(error)) as raised:
+        cli.main(["--debug", *RUN, str(tmp_path)])
+    assert raised.value is error
+
+
+def test_among_several_a_failure_is_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil(monkeypatch, ValueError("`lr` must be positive"))
+    assert cli.main(["landscapes", "adagrad-decay", "--logs", str(tmp_path)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "adagrad-decay failed: ValueError: `lr` must be positive" in out
+    assert "--debug run landscapes/adagrad-decay" in out
 
 
 @pytest.mark.parametrize(
