@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_adapt import __version__
@@ -178,19 +179,23 @@ def _run(verb: str, about: str, rest: list[str]) -> int:
 
 
 def _run_landscape(name: str, words: list[str]) -> int:
+    started = perf_counter()
     entry = landscapes.find(name)
     own = _parser(f"run {name}", entry.summary, add_help=False)
     own.add_argument("--logs", type=Path, default=Path("runs"))
     given, options = own.parse_known_args(words)
 
-    from lightning_adapt.recipes.landscapes.run import fresh, parse, run_one, show
+    from lightning_adapt.recipes.landscapes.run import fresh, parse, run_one, show, sum_up
 
     logs = fresh(given.logs / "landscapes" / entry.name)
-    show([run_one(entry, logs, parse(entry, options))], _console())
+    results, console = [run_one(entry, logs, parse(entry, options))], _console()
+    show(results, console)
+    sum_up(results, console, perf_counter() - started)
     return 0
 
 
 def _landscapes(verb: str, about: str, rest: list[str]) -> int:
+    started = perf_counter()
     parser = _parser(verb, about)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained page")
@@ -205,7 +210,7 @@ def _landscapes(verb: str, about: str, rest: list[str]) -> int:
             )
 
     from lightning_adapt.recipes.landscapes.page import write_html, write_markdown
-    from lightning_adapt.recipes.landscapes.run import fresh, run_all, show
+    from lightning_adapt.recipes.landscapes.run import fresh, run_all, show, sum_up
 
     console = _console()
     results = run_all(names, fresh(given.logs / "landscapes"), console)
@@ -214,6 +219,7 @@ def _landscapes(verb: str, about: str, rest: list[str]) -> int:
         write_html(results, given.html)
     if given.md is not None:
         write_markdown(results, given.md)
+    sum_up(results, console, perf_counter() - started)
     return int(any(result.error for result in results))
 
 

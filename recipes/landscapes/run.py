@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._study import Finding, Outcome, Study
@@ -118,18 +118,21 @@ def run_all(names: Sequence[str], folder: Path | None, console: Console) -> list
         folder: Above their log folders; ``None`` writes no logs.
         console: Says what is running.
     """
+    from rich.text import Text
+
     chosen = [entry for entry in LANDSCAPES.values() if not names or entry.name in names]
     results = []
     with console.status("") as status:
         for entry in chosen:
-            status.update(f"{entry.name}: {entry.summary}")
+            status.update(Text(f"{entry.name}: {entry.summary}"))
             results.append(attempt(entry, folder and folder / entry.name))
     return results
 
 
 def show(results: Sequence[Result], console: Console) -> None:
     """Print one table over all findings, and the reasons of those that do not hold."""
-    console.print(findings_table(results))
+    if any(result.findings for result in results):
+        console.print(findings_table(results))
     for result in results:
         if result.error:
             where = f"(lightning-adapt --debug run landscapes/{result.entry.name} shows where)"
@@ -139,12 +142,13 @@ def show(results: Sequence[Result], console: Console) -> None:
             if not finding.holds:
                 why = finding.reason or "see its page in docs/landscapes"
                 console.print(f"{result.entry.name}: {finding.claim}: {why}", style="yellow", markup=False)
+
+
+def sum_up(results: Sequence[Result], console: Console, seconds: float) -> None:
+    """Print how many claims held, the wall time of it all, and where the logs are."""
     findings = [finding for result in results for finding in result.findings]
     held = sum(finding.holds for finding in findings)
-    console.print(
-        f"{held} of {len(findings)} claims held, {sum(result.seconds for result in results):.0f} s",
-        highlight=False,
-    )
+    console.print(f"{held} of {len(findings)} claims held, {seconds:.0f} s", highlight=False)
     folders = [result.folder for result in results if result.folder is not None]
     if folders:
         where = folders[0] if len(folders) == 1 else folders[0].parent
@@ -152,30 +156,32 @@ def show(results: Sequence[Result], console: Console) -> None:
 
 
 def findings_table(results: Sequence[Result]) -> Table:
-    """Claim, predicted, measured, how far apart, how far they may be, holds or not."""
+    """Claim, predicted, measured, how far apart, how far they may be, holds or not.
+
+    A landscape's name stands in a row of its own above its claims, so that these get the room.
+    """
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for name, options in _COLUMNS.items():
-        table.add_column(name, **options)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("claim", overflow="fold")
+    for name in ("predicted", "measured", "differs", "within"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("holds")
     for result in results:
-        for index, finding in enumerate(result.findings):
-            cells = (finding.claim, *numbers(finding))
-            name = result.entry.name if index == 0 else ""
-            table.add_row(name, *cells, "yes" if finding.holds else "[bold yellow]no[/]")
+        if not result.findings:
+            continue
+        table.add_row(Text(result.entry.name, "bold"))
+        for finding in result.findings:
+            predicted, measured, apart, within = numbers(finding)
+            # The mark stands in the next column too, and the room is the claim's.
+            words = (finding.claim, predicted, measured, apart.removesuffix(" abs."), within)
+            # As `Text`, because rich would take [rows] in a string for markup.
+            cells = (Text(word) for word in words)
+            table.add_row(*cells, Text("yes") if finding.holds else Text("no", "bold yellow"))
+        table.add_section()
     return table
-
-
-_COLUMNS: dict[str, dict[str, Any]] = {
-    "landscape": {"no_wrap": True},
-    "claim": {},
-    "predicted": {"justify": "right", "no_wrap": True},
-    "measured": {"justify": "right", "no_wrap": True},
-    "differs by": {"justify": "right", "no_wrap": True},
-    "within": {"justify": "right", "no_wrap": True},
-    "holds": {},
-}
 
 
 def numbers(finding: Finding) -> tuple[str, str, str, str]:

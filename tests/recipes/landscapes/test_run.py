@@ -28,6 +28,7 @@ from lightning_adapt.recipes.landscapes.run import (
     parse,
     run_one,
     show,
+    sum_up,
 )
 from lightning_adapt.views.reader import read_dynamics
 
@@ -155,13 +156,38 @@ def results() -> list[Result]:
 
 
 def test_the_table_tells_what_held_and_why_not(results: list[Result]) -> None:
-    out = io.StringIO()
-    show(results, Console(file=out, width=120))
+    console = Console(file=(out := io.StringIO()), width=120)
+    show(results, console)
+    sum_up(results, console, 71.6)
     text = out.getvalue()
-    assert "1 of 2 claims held" in text
+    assert "1 of 2 claims held, 72 s" in text  # of the whole command, not the sum over landscapes
     assert "made: two | 2: <noise>" in text
     assert "made failed: ArithmeticError: no <luck>" in text
-    assert findings_table(results).row_count == 2
+    assert findings_table(results).row_count == 3  # the name and two claims
+
+
+def test_a_failure_alone_has_no_table(results: list[Result]) -> None:
+    show(results[1:], Console(file=(out := io.StringIO()), width=120))
+    assert out.getvalue().startswith("made failed")
+
+
+@pytest.mark.parametrize("width", [80, 110, 160])
+def test_the_table_cuts_no_words(width: int) -> None:
+    claim = "the [rows] of any coordinate's rate, deviation from lr/(|g|√t+ε), in [bold] too"
+    numbers = (-1.23456e-16, 1.23456e-16, 1.23e-6)
+    findings = [Finding(claim, *numbers, absolute=True), Finding(claim, *numbers, "at least")]
+    results = [Result(LANDSCAPES["edge-of-stability"], "", Outcome(findings), 0.0)]
+    console = Console(file=(out := io.StringIO()), width=width)
+    console.print(findings_table(results))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in out.getvalue()
+    assert "-1.23456e-16" in out.getvalue()
+    assert "±1.2e-06 abs." in out.getvalue()
+    room = lines[0].index("predicted") - 4  # its cells are wider than the title
+    words = [word for line in lines[3:] for word in line[:room].split()]
+    assert [word for word in words if word in claim.split()] == claim.split() * 2
+    assert lines[2].split() == ["edge-of-stability"]
 
 
 def test_markdown_page_with_figures(results: list[Result], tmp_path: Path) -> None:
