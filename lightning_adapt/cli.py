@@ -125,12 +125,13 @@ def _console() -> Console:
 
 def _recipes(verb: str, about: str, rest: list[str]) -> int:
     _parser(verb, about).parse_args(rest)
-    width = max(map(len, RECIPES))
+    names = [landscapes.PREFIX + name for name in landscapes.LANDSCAPES]
+    width = max(map(len, [*RECIPES, *names]))
     for recipe in RECIPES.values():
         presets = f" [presets: {', '.join(recipe.presets)}]" if recipe.presets else ""
         print(f"{recipe.name:<{width}}  {recipe.summary}{presets}")
-    for entry in landscapes.LANDSCAPES.values():
-        print(f"{landscapes.PREFIX + entry.name:<{width}}  {entry.summary}")
+    for name, entry in zip(names, landscapes.LANDSCAPES.values(), strict=True):
+        print(f"{name:<{width}}  {entry.summary}")
     return 0
 
 

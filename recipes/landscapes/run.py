@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
+from inspect import getdoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from lightning_adapt.recipes.landscapes._study import Finding, Outcome, Study
 from lightning_adapt.recipes.landscapes.registry import LANDSCAPES, Entry
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from rich.console import Console
     from rich.table import Table
 
@@ -54,22 +56,37 @@ def parse(entry: Entry, words: Sequence[str]) -> Study:
     Raises:
         ValueError: If an option is unknown or has a bad value.
     """
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(
-        prog=f"lightning-adapt run landscapes/{entry.name}",
-        description=entry.summary,
-        default_config_files=[str(entry.config_path)],
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with values")
-    parser.add_class_arguments(entry.load(), None)
+    study = entry.load()
+    parser = _parser(entry, study)
     try:
         values = parser.parse_args(list(words)).as_dict()
     except Exception as error:
         raise ValueError(f"{' '.join(str(error).split())}; see {parser.prog} --help") from error
-    options = signature(entry.load()).parameters
-    return entry.load()(**{name: value for name, value in values.items() if name in options})
+    options = signature(study).parameters
+    return study(**{name: value for name, value in values.items() if name in options})
+
+
+def _parser(entry: Entry, study: type[Study]) -> ArgumentParser:
+    """Options of a study; the help shows its formula, its source and what to look at."""
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """The docstring keeps its lines."""
+
+    theory = (getdoc(study) or "").partition("\n\nArgs:")[0]
+    parser = ArgumentParser(
+        prog=f"lightning-adapt run landscapes/{entry.name}",
+        description=f"{study.claim}.\n\n{theory}",
+        epilog="--logs DIR belongs to the command: folder in which log folders are made (default: runs)",
+        formatter_class=Help,
+        default_config_files=[str(entry.config_path)],
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with values")
+    parser.add_class_arguments(study, None)
+    for group in (parser.groups or {}).values():  # its title was the docstring's first line once more
+        group.title = "values of the experiment"
+    return parser
 
 
 def fresh(folder: Path) -> Path:

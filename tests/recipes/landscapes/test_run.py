@@ -126,6 +126,28 @@ def test_one_value_can_be_changed() -> None:
         parse(LANDSCAPES["adagrad-decay"], ["--lr", "much"])
 
 
+@pytest.mark.parametrize("entry", LANDSCAPES.values(), ids=lambda entry: entry.name)
+def test_the_help_teaches(entry: Entry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", f"landscapes/{entry.name}", "--help"]) == 0
+    text = capsys.readouterr().out
+    study = entry.load()
+    theory, _, arguments = (inspect.getdoc(study) or "").partition("\n\nArgs:")
+    assert text.count(theory.partition("\n")[0].rstrip(".")) == 1
+    assert theory in text
+    assert arguments
+    assert arguments not in text
+    assert study.claim in text
+    assert "--logs DIR" in text
+    assert all(f"--{name}" in text for name in inspect.signature(study).parameters)
+
+
+def test_the_list_of_recipes_has_one_column_of_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = {len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}
+    assert starts == {max(len(line.split()[0]) for line in lines) + 2}
+
+
 def test_unknown_landscape() -> None:
     with pytest.raises(ValueError, match=r"`landscape` must be one of .* did you mean 'fisher'"):
         find("landscapes/fischer")
