@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_adapt.dynamics import COLUMNS, STATISTICS
+from lightning_adapt.recipes.landscapes.registry import LANDSCAPES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -36,6 +37,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_results_have_a_section_for_each_landscape() -> None:
+    """`lightning-adapt landscapes --md docs/landscapes/results.md` writes the page anew."""
+    results = (ROOT / "docs" / "landscapes" / "results.md").read_text()
+    assert re.findall(r"^## (.+)$", results, re.MULTILINE) == list(LANDSCAPES)
 
 
 def test_make_verbs_in_the_readme_exist() -> None:
