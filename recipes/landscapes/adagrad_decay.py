@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_adapt.recipes.landscapes._checks import at_least, positive
 from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 
@@ -46,6 +47,9 @@ class AdagradDecay(Study):
     def __init__(
         self, lr: float = 0.1, gradient: float = 2.0, steps: int = 200, noisy_steps: int = 200
     ) -> None:
+        positive("Adagrad would have no rate to show", lr=lr, gradient=gradient)
+        at_least("steps", steps, 1, "the curve needs a step")
+        at_least("noisy_steps", noisy_steps, 2, "a rise is between two steps")
         self.lr, self.gradient, self.steps, self.noisy_steps = lr, gradient, steps, noisy_steps
 
     def run(self, lab: Lab) -> Outcome:

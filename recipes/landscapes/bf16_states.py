@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lightning_adapt.recipes.landscapes._bf16_models import MANTISSA, Fading, Letters, Normal
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
@@ -63,6 +64,12 @@ class Bf16States(Study):
         seeds: int = 2,
         path: str | None = None,
     ) -> None:
+        decay("beta2", beta2)
+        positive("nothing would move", lr=lr)
+        positive("where v is 0, the step is made by it alone", eps=eps, safe_eps=safe_eps)
+        at_least("weights", weights, 100, "a share of fewer has no interval worth the name")
+        at_least("steps", steps, 20, "the loss at the end is the mean of a quarter of them")
+        at_least("seeds", seeds, 1, "no training has no loss")
         self.beta2, self.lr, self.weights = beta2, lr, weights
         self.floors = {"eps": eps, "safe_eps": safe_eps}
         self.steps, self.seeds, self.path = steps, seeds, path

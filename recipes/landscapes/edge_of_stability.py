@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_adapt.dynamics import preconditioned_sharpness
 from lightning_adapt.dynamics.histograms import FloatArray
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 
@@ -118,8 +119,15 @@ class EdgeOfStability(Study):
         points: int = 64,
         seeds: int = 3,
     ) -> None:
-        if steps < 100:
-            raise ValueError(f"`steps` must be 100 or more, got {steps}; fewer never reach the edge")
+        positive("the threshold is over it", lr=lr)
+        for value in beta1:
+            positive("without momentum the parabolas have one root", beta1=value)
+            decay("beta1", value)
+        decay("beta2", beta2)
+        at_least("steps", steps, 100, "fewer never reach the edge")
+        sizes = {"width": width, "points": points, "seeds": seeds}
+        for name, size in sizes.items():
+            at_least(name, size, 1, "there would be no network to train")
         self.lr, self.beta1, self.beta2, self.steps = lr, beta1, beta2, steps
         self.width, self.points, self.seeds = width, points, seeds
 

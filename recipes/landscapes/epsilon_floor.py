@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 
@@ -97,6 +98,10 @@ class EpsilonFloor(Study):
         safe_eps: float = 1e-4,
         steps: int = 60,
     ) -> None:
+        positive("nothing would move", lr=lr)
+        decay("beta2", beta2)
+        positive("it is the floor", eps=eps, safe_eps=safe_eps)
+        at_least("steps", steps, 1, "the sweep needs a step")
         self.lr, self.beta2, self.eps, self.safe_eps, self.steps = lr, beta2, eps, safe_eps, steps
 
     def run(self, lab: Lab) -> Outcome:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_adapt.recipes.landscapes._checks import at_least, positive
 from lightning_adapt.recipes.landscapes._fisher_models import (
     CLASSES,
     INPUTS,
@@ -52,8 +53,10 @@ class Fisher(Study):
     def __init__(
         self, lr: float = 0.0, steps: int = 128, copies: int = 16, step_lr: float = 0.1, seed: int = 0
     ) -> None:
-        if steps < 32:
-            raise ValueError(f"`steps` must be 32 or more, got {steps}; fewer show no law")
+        at_least("lr", lr, 0, "with 0 the parameters stay where they are")
+        at_least("steps", steps, 32, "fewer show no law")
+        at_least("copies", copies, 4, "sums over fewer are far from normal")
+        positive("it would be no step", step_lr=step_lr)
         self.lr, self.steps, self.copies, self.step_lr, self.seed = lr, steps, copies, step_lr, seed
 
     def run(self, lab: Lab) -> Outcome:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_adapt.dynamics.histograms import FloatArray
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 from lightning_adapt.recipes.landscapes._travel import steps_to
@@ -50,6 +51,9 @@ class FlatBasin(Study):
         rho: float = 0.9,
         eps: float = 1e-16,
     ) -> None:
+        positive("there would be nothing to cross", distance=distance, lr=lr, slope=slope)
+        decay("rho", rho)
+        at_least("eps", eps, 0, "it is added to a root")
         self.distance, self.lr, self.rho, self.eps = distance, lr, rho, eps
         self.slopes = [slope * 1e-2, slope, slope * 1e2]
 

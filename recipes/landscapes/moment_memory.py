@@ -9,6 +9,7 @@ import torch
 
 from lightning_adapt.dynamics import DynamicsTable
 from lightning_adapt.dynamics.histograms import FloatArray
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._moment_models import (
@@ -69,6 +70,15 @@ class MomentMemory(Study):
         seeds: int = 32,
         steps: int = 200,
     ) -> None:
+        positive("nothing would move", lr=lr)
+        for name, values in {"memories": memories, "beta1s": beta1s, "beta2s": beta2s}.items():
+            for value in values:
+                decay(name, value)
+        at_least("copies", copies, 128, "the variance of fewer is too uncertain to tell a formula by it")
+        at_least("seeds", seeds, 7, "with fewer, no event at all still permits a share of one half")
+        for name, count in {"noise_steps": noise_steps, "worst_steps": worst_steps}.items():
+            at_least(name, count, 1, "a memory needs a step")
+        at_least("steps", steps, 5, "the tables of the trainings are read every 5")
         self.lr, self.memories, self.copies, self.noise_steps = lr, memories, copies, noise_steps
         self.beta1s, self.worst_steps, self.seeds, self.steps = beta1s, worst_steps, seeds, steps
         self.grid = [Cell(beta1, beta2) for beta1 in beta1s for beta2 in beta2s]

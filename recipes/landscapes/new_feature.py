@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_adapt.dynamics import DynamicsHistory
 from lightning_adapt.dynamics.histograms import FloatArray
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
@@ -97,8 +98,11 @@ class NewFeature(Study):
         rho: float = 0.99,
         seeds: int = 8,
     ) -> None:
-        if silent < 20 or seeds < 2:
-            raise ValueError(f"`silent` must be 20 or more and `seeds` 2 or more, got {silent} and {seeds}")
+        at_least("silent", silent, 20, "the feature must be new")
+        at_least("seeds", seeds, 2, "one has no spread")
+        positive("the feature would not move its parameter", distance=distance, lr=lr, signal=signal)
+        at_least("noise", noise, 0, "it is a standard deviation")
+        decay("rho", rho)
         self.silent, self.distance, self.lr, self.signal = silent, distance, lr, signal
         self.noise, self.rho, self.seeds = noise, rho, seeds
 

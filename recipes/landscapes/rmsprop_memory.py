@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_adapt.dynamics import DynamicsHistory
 from lightning_adapt.dynamics.histograms import FloatArray
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 
@@ -73,6 +74,15 @@ class RMSPropMemory(Study):
         steps: int = 140,
         memories: tuple[float, ...] = (0.9, 0.99, 0.999),
     ) -> None:
+        positive("nothing would move or jump", lr=lr, gradient=gradient, fold=fold)
+        if fold == 1:
+            raise ValueError(f"`fold` must not be 1, got {fold}; then nothing jumps")
+        at_least("eps", eps, 0, "it is added to a root")
+        at_least("steps", steps, 2, "Adagrad's curve is read every 4 of twice as many")
+        decay("rho", rho)
+        for memory in memories:
+            positive("it is a memory that is measured", memories=memory)
+            decay("memories", memory)
         self.lr, self.fold, self.rho, self.eps, self.steps = lr, fold, rho, eps, steps
         self.scales, self.memories = (gradient * 1e-3, gradient, gradient * 1e3), memories
 

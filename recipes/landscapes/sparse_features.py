@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, FloatArray
+from lightning_adapt.recipes.landscapes._checks import at_least, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._sparse_models import (
@@ -63,6 +64,8 @@ class SparseFeatures(Study):
     ) -> None:
         if not 0 < points[0] < points[1]:
             raise ValueError(f"`points` must be an early and a late step, got {points}; try [10, 200]")
+        positive("a rate is measured", adagrad_lr=adagrad_lr, lr=lr, eps=eps)
+        at_least("seeds", seeds, 1, "no model has no rates")
         self.lrs = {"adagrad": adagrad_lr, "rmsprop": lr, "adam": lr}
         self.eps, self.points, self.seeds, self.data_root = eps, points, seeds, data_root
 

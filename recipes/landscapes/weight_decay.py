@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_adapt.dynamics import DynamicsHistory
 from lightning_adapt.dynamics.histograms import FloatArray
 from lightning_adapt.recipes.gnn.node_data import NodeDataModule
+from lightning_adapt.recipes.landscapes._checks import at_least, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
@@ -80,8 +81,10 @@ class WeightDecay(Study):
         seeds: int = 3,
         data_root: str | None = None,
     ) -> None:
-        if seeds < 2:
-            raise ValueError(f"`seeds` must be 2 or more, got {seeds}; one training has no spread")
+        positive("nothing would decay", lr=lr, weight_decay=weight_decay)
+        at_least("steps", steps, 1, "a decay is one of a step")
+        at_least("epochs", epochs, 1, "a decay is one of a step")
+        at_least("seeds", seeds, 2, "one training has no spread")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, steps
         self.epochs, self.seeds, self.data_root = epochs, seeds, data_root
 

@@ -68,11 +68,6 @@ def test_with_parameters_that_move_the_claim_fails() -> None:
         assert not found[f"{model}: mean |G/T - F|/F"].holds
 
 
-def test_too_few_steps_are_refused() -> None:
-    with pytest.raises(ValueError, match="`steps` must be 32 or more, got 3"):
-        Fisher(steps=3)
-
-
 @pytest.mark.parametrize("hidden", SIZES)
 def test_the_enumerated_gradients_are_those_of_single_models(hidden: int) -> None:
     theta, x = torch.randn(SIZES[hidden], dtype=torch.float64), torch.randn(3, INPUTS, dtype=torch.float64)

@@ -74,9 +74,3 @@ def test_without_noise_the_claim_about_noise_is_empty() -> None:
     outcome = NewFeature(noise=0.0, seeds=2, **SMALL).run(Lab())  # type: ignore[arg-type]
     silent = _named(outcome, "zero before, Adagrad").measured
     assert _named(outcome, "noise before, Adagrad").measured == pytest.approx(silent, rel=1e-9)
-
-
-@pytest.mark.parametrize(("option", "value"), [("silent", 3), ("seeds", 1)])
-def test_too_small_a_study_is_refused(option: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"`silent` must be 20 or more and `seeds` 2 or more, got .*{value}"):
-        NewFeature(**{option: value})  # type: ignore[arg-type]

@@ -93,8 +93,3 @@ def test_410_words_of_citeseer_get_no_gradient(data_path):
     assert "of the 410 words" in findings[0].claim
     assert all(finding.holds for finding in findings[:3])
     assert findings[2].measured == pytest.approx(math.exp(-20 * 0.01 * 5e-4), rel=1e-6)
-
-
-def test_one_seed_has_no_spread():
-    with pytest.raises(ValueError, match="`seeds` must be 2 or more, got 1"):
-        WeightDecay(seeds=1)
