@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def at_least(name: str, value: float, least: float, why: str) -> None:
@@ -65,3 +68,28 @@ def decay(name: str, value: float) -> None:
         raise ValueError(
             f"`{name}` must be 0 or more and below 1, got {value}; with 1 nothing new is ever averaged in"
         )
+
+
+@contextmanager
+def own_name(theirs: str, ours: str) -> Iterator[None]:
+    """Let what the data modules say about their option speak of the landscape's own one.
+
+    Args:
+        theirs: As the data modules call it.
+        ours: As the landscape calls it.
+
+    Raises:
+        FileNotFoundError: Theirs, with our name, and without ``--data.download``, which is no option here.
+        ValueError: The same.
+
+    Example:
+        >>> with own_name("data.path", "path"):
+        ...     raise ValueError("`data.path` must be a text file, got 3; name one with `--data.path FILE`")
+        Traceback (most recent call last):
+        ValueError: `path` must be a text file, got 3; name one with `--path FILE`
+    """
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        sentence = re.sub(r",? (or|and) [^,;]*--data\.download[^,;]*", "", str(error))
+        raise type(error)(sentence.replace(theirs, ours)) from error

@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from lightning_adapt.recipes.gnn._pyg import Data
 from lightning_adapt.recipes.gnn.node_data import NodeDataModule
+from lightning_adapt.recipes.landscapes._checks import own_name
 from lightning_adapt.recipes.landscapes._lab import Landscape
 from lightning_adapt.recipes.nlp.text_data import embedded_text
 
@@ -144,7 +145,8 @@ class Links(Tables):
 def read_graph(data_root: str | None) -> Data:
     """Cora from ``data_root``, as `NodeDataModule` reads it; without one the import graph of a package."""
     data = NodeDataModule("Cora", data_root) if data_root else NodeDataModule()
-    data.setup("fit")
+    with own_name("data.root", "data_root"):
+        data.setup("fit")
     return data.train_dataloader().graph
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lightning_adapt.recipes.landscapes._bf16_models import MANTISSA, Fading, Letters, Normal
-from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, own_name, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
@@ -150,7 +150,8 @@ class Bf16States(Study):
         return findings, curves
 
     def _language_model(self, lab: Lab) -> tuple[list[Finding], Curves]:
-        text = embedded_text() if self.path is None else read_text(self.path)
+        with own_name("data.path", "path"):
+            text = embedded_text() if self.path is None else read_text(self.path)
         characters = "".join(sorted(set(text)))
         ids, size = encode(text, characters), len(characters) + 1
         share = torch.bincount(ids)[1:].double() / len(ids)

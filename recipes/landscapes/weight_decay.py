@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_adapt.dynamics import DynamicsHistory
 from lightning_adapt.dynamics.histograms import FloatArray
 from lightning_adapt.recipes.gnn.node_data import NodeDataModule
-from lightning_adapt.recipes.landscapes._checks import at_least, positive
+from lightning_adapt.recipes.landscapes._checks import at_least, own_name, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
@@ -136,7 +136,8 @@ class WeightDecay(Study):
             data = NodeDataModule(package="torchmetrics", train_per_class=5, val_nodes=20)
         else:
             data = NodeDataModule("CiteSeer", self.data_root)
-        data.setup("fit")
+        with own_name("data.root", "data_root"):
+            data.setup("fit")
         words = unreached(data.train_dataloader().graph)
         runs = {optimizer: self._trainings(lab, data, words, optimizer) for optimizer in TITLES}
         gradient = max(float(_of_words(run.history, "grad_absmax").max()) for run in runs.values())

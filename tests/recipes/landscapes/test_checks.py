@@ -6,8 +6,11 @@ import math
 
 import pytest
 
-from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
+from lightning_adapt.recipes.landscapes._checks import at_least, decay, own_name, positive
+from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes.registry import LANDSCAPES
+from lightning_adapt.recipes.landscapes.run import run_one
+from lightning_adapt.recipes.nlp.text_data import read_text
 
 REFUSED = [
     ("adagrad-decay", {"steps": 0}, "`steps` must be 1 or more, got 0"),
@@ -66,3 +69,27 @@ def test_what_is_no_number_is_refused(value: float) -> None:
         positive("why", lr=value)
     with pytest.raises(ValueError, match="must be"):
         decay("rho", value)
+
+
+@pytest.mark.parametrize(
+    ("study", "option", "dataset"),
+    [("weight-decay", "data_root", "CiteSeer"), ("sparse-features", "data_root", "Cora")],
+)
+def test_a_missing_data_set_is_told_with_the_option_of_the_landscape(
+    study: str, option: str, dataset: str
+) -> None:
+    result = run_one(LANDSCAPES[study], None, LANDSCAPES[study].load()(**{option: "/nowhere"}))
+    assert f"`{option}` must hold {dataset}/raw/" in result.error
+    assert "data." not in result.error.replace(f"ind.{dataset.lower()}", "")
+    assert result.error.endswith("are missing; name another folder")
+
+
+def test_a_missing_text_is_told_with_the_option_of_the_landscape() -> None:
+    with (
+        pytest.raises(FileNotFoundError, match=r"^`path` must be a text file, got '/nowhere'.*; check"),
+        own_name("data.path", "path"),
+    ):
+        read_text("/nowhere")
+    study = LANDSCAPES["bf16-states"].load()(path="/nowhere", weights=100)
+    with pytest.raises(FileNotFoundError, match=r"^`path` must be"):
+        study._language_model(Lab())  # type: ignore[attr-defined]
