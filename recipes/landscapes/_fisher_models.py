@@ -10,7 +10,7 @@ from lightning_adapt.recipes.landscapes._lab import Landscape
 
 INPUTS, CLASSES = 4, 3
 #: Trainings side by side, each a row of the table for every coordinate.
-SEEDS = 4
+SEEDS = 16
 #: Hidden units -> coordinates. 0 is softmax regression; the last class has logit 0, so that F has an inverse.
 SIZES = {0: (CLASSES - 1) * INPUTS, 3: 3 * (INPUTS + CLASSES - 1)}
 
