@@ -111,15 +111,14 @@ class NewFeature(Study):
         findings = self._arrivals(lab)
         ways: Curves = {}
         rates: Curves = {}
-        counts: dict[str, dict[str, tuple[float, FloatArray]]] = {past: {} for past in ("zero", *_PASTS)}
+        counts: dict[str, dict[str, tuple[float, float, float]]] = {past: {} for past in ("zero", *_PASTS)}
         for optimizer, name in _NAMES.items():
             history = self._train(lab, optimizer)
             t = np.array(history.steps) + 1.0
             n = t[t > self.silent] - self.silent
             for past, of in counts.items():
                 way, expected = self._way(history, past), self._path(optimizer, past, n)
-                needed = np.array([steps_to(self.distance, n, row) for row in way.T])
-                of[name] = (steps_to(self.distance, n, expected), needed)
+                of[name] = (steps_to(self.distance, n, expected), *_steps_of_mean(self.distance, n, way))
                 mean = way.mean(axis=1).tolist()
                 lab.draw(optimizer, f"way, {past}", (t[-len(n) :] - 1).tolist(), expected.tolist(), mean)
                 if (optimizer, past) in _DRAWN:
@@ -127,9 +126,9 @@ class NewFeature(Study):
                     ways[f"predicted, {name}, {past}"] = (n.tolist(), expected.tolist())
             rate = self._rows(history, "noisy", "effective_lr_max").mean(axis=1)
             rates[f"measured, {name}, noisy"] = (t.tolist(), rate.tolist())
-        predicted, needed = counts["zero"]["Adagrad"]
+        predicted, needed, _ = counts["zero"]["Adagrad"]
         claim = f"zero before, Adagrad: steps to go {self.distance:g}, as a feature of the start"
-        findings.append(Finding(claim, predicted, float(needed[0]), 1e-6))
+        findings.append(Finding(claim, predicted, needed, 1e-6))
         for past in _PASTS:
             findings += self._counted(past, counts[past])
         after, rate_title = (
@@ -162,14 +161,14 @@ class NewFeature(Study):
                     adam, first["adam"], 1e-6),
         ]  # fmt: skip
 
-    def _counted(self, past: str, of: dict[str, tuple[float, FloatArray]]) -> list[Finding]:
-        """Steps of both optimizers and their ratio, means over seeds with their standard errors."""
+    def _counted(self, past: str, of: dict[str, tuple[float, float, float]]) -> list[Finding]:
+        """Steps of both optimizers and their ratio, of the mean way, with their standard errors."""
         findings, errors = [], []
-        for name, (predicted, needed) in of.items():
-            errors.append(float(needed.std(ddof=1) / math.sqrt(len(needed)) / needed.mean()))
+        for name, (predicted, needed, error) in of.items():
+            errors.append(error / needed)
             claim = f"{_PASTS[past]}, {name}: steps to go {self.distance:g}"
             interval = max(1e-6, 3 * errors[-1])
-            findings.append(Finding(claim, predicted, float(needed.mean()), interval, reason=_INTERVAL))
+            findings.append(Finding(claim, predicted, needed, interval, reason=_INTERVAL))
         slow, fast = findings
         claim = f"{_PASTS[past]}: steps of Adagrad over those of RMSProp"
         predicted, measured = slow.predicted / fast.predicted, slow.measured / fast.measured
@@ -213,15 +212,40 @@ class NewFeature(Study):
         return way
 
     def _path(self, optimizer: str, past: str, n: FloatArray) -> FloatArray:
-        """Expected way after ``n`` steps: the sum of ``lr · g / (sqrt(v) + eps)``."""
+        """Expected way after ``n`` steps: the sum of ``lr · g / (sqrt(v) + eps)``.
+
+        Noise makes v vary, and v contains the gradient that it divides. To leading order the mean of
+        ``g / sqrt(v)`` is ``1 + 3/8 · Var(v) / E[v]² - Cov(g, v) / 2gE[v]`` times ``g / sqrt(E[v])``.
+        """
         k = np.arange(1.0, n[-1] + 1)
         before = 0.0 if past == "zero" else self.noise**2
-        square = self.signal**2 + (self.noise**2 if past == "shared" else 0.0)
+        noise = self.noise**2 if past == "shared" else 0.0
+        square = self.signal**2 + noise
+        # Variances of g² for normal noise, before and after the feature appears.
+        varied, varies = 2 * before**2, 2 * noise**2 + 4 * self.signal**2 * noise
         if optimizer == "adagrad":
+            weight = 1.0
             v = before * self.silent + square * k
+            variance = varied * self.silent + varies * k
         else:
+            weight, forgotten = 1 - self.rho, self.rho**2
             start = before * (1 - self.rho**self.silent)
             v = square + (start - square) * self.rho**k
-        lengths = self.lr * self.signal / (np.sqrt(v) + EPS)
+            kept = varied * (1 - forgotten**self.silent) * forgotten**k
+            variance = weight**2 / (1 - forgotten) * (kept + varies * (1 - forgotten**k))
+        mean = 1 + 0.375 * variance / v**2 - weight * noise / v
+        lengths = self.lr * self.signal / (np.sqrt(v) + EPS) * mean
         way: FloatArray = np.cumsum(lengths)[n.astype(int) - 1]
         return way
+
+
+def _steps_of_mean(distance: float, n: FloatArray, way: FloatArray) -> tuple[float, float]:
+    """Steps that the mean over seeds takes, and their standard error, from leaving out each seed once.
+
+    Not the mean of the seeds' steps: a walk with noise is counted where it has gone too far, so late.
+    """
+    steps, seeds = steps_to(distance, n, way.mean(axis=1)), way.shape[1]
+    if seeds == 1 or not math.isfinite(steps):
+        return steps, 0.0
+    others = [steps_to(distance, n, np.delete(way, seed, axis=1).mean(axis=1)) for seed in range(seeds)]
+    return steps, float(np.std(others)) * math.sqrt(seeds - 1)
