@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ class Result:
         entry: Which.
         claim: In one sentence.
         outcome: Findings and figures; ``None`` when it failed.
-        seconds: Wall time.
         error: Why it failed.
         folder: TensorBoard logs.
     """
@@ -36,7 +34,6 @@ class Result:
     entry: Entry
     claim: str
     outcome: Outcome | None
-    seconds: float
     error: str = ""
     folder: Path | None = None
 
@@ -106,7 +103,6 @@ def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Re
     """
     import torch
 
-    started = time.perf_counter()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors this small are several times slower with two
     try:
@@ -114,17 +110,16 @@ def run_one(entry: Entry, folder: Path | None, study: Study | None = None) -> Re
             outcome = (study or entry.load()()).run(lab)
     finally:
         torch.set_num_threads(threads)
-    return Result(entry, entry.load().claim, outcome, time.perf_counter() - started, folder=folder)
+    return Result(entry, entry.load().claim, outcome, folder=folder)
 
 
 def attempt(entry: Entry, folder: Path | None) -> Result:
     """`run_one`, but a failure becomes part of the result, so that others still run."""
-    started = time.perf_counter()
     try:
         return run_one(entry, folder)
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Result(entry, entry.load().claim, None, time.perf_counter() - started, text, folder)
+        return Result(entry, entry.load().claim, None, text, folder)
 
 
 def run_all(names: Sequence[str], folder: Path | None, console: Console) -> list[Result]:

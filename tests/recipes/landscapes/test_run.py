@@ -85,7 +85,7 @@ def test_pages_say_what_an_interval_is_made_of(tmp_path: Path) -> None:
         Finding("noisy", 1.0, 1.1, 0.3, reason="3 standard errors"),
         Finding("exact", 1.0, 1.0, 1e-6, reason="rounding broke it"),
     ]
-    results = [Result(_Entry("made", "Made", ""), "claim", Outcome(findings), 0.0)]
+    results = [Result(_Entry("made", "Made", ""), "claim", Outcome(findings))]
     write_markdown(results, tmp_path / "p.md")
     write_html(results, tmp_path / "p.html")
     for page in ("p.md", "p.html"):
@@ -198,7 +198,7 @@ def test_the_table_cuts_no_words(width: int) -> None:
     claim = "the [rows] of any coordinate's rate, deviation from lr/(|g|√t+ε), in [bold] too"
     numbers = (-1.23456e-16, 1.23456e-16, 1.23e-6)
     findings = [Finding(claim, *numbers, absolute=True), Finding(claim, *numbers, "at least")]
-    results = [Result(LANDSCAPES["edge-of-stability"], "", Outcome(findings), 0.0)]
+    results = [Result(LANDSCAPES["edge-of-stability"], "", Outcome(findings))]
     console = Console(file=(out := io.StringIO()), width=width)
     console.print(findings_table(results))
     lines = out.getvalue().splitlines()
