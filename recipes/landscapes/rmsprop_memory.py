@@ -15,6 +15,10 @@ from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
 from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 
+_READ = "read between readings, exact while v has no other change than the jump"
+_SETTLED = "v has settled after many memories only: more steps, or a smaller ρ"
+_SMALL_EPS = "it ends where ε is not small beside |g|"
+
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]
 
 
@@ -119,7 +123,7 @@ class RMSPropMemory(Study):
             # On this scale the way is a straight line, so that reading between readings is exact.
             crossing = float(np.interp(1.0, -np.log1p(-way), n))
             claim = f"steps of v to 1-1/e of the way after a {self.fold:g}-fold jump, ρ = {rho:g}"
-            findings.append(Finding(claim, -1 / math.log(rho), crossing, 1e-6))
+            findings.append(Finding(claim, -1 / math.log(rho), crossing, 1e-6, reason=_READ))
             steps, measured, predicted = n[1:].tolist(), way[1:].tolist(), (1 - rho ** n[1:]).tolist()
             lab.draw(f"memory-{rho:g}", "way", steps, predicted, measured)
             curves[f"measured, ρ = {rho:g}"] = (steps, measured)
@@ -143,10 +147,16 @@ class RMSPropMemory(Study):
         first = f"|update|/lr in the first step after a {self.fold:g}-fold jump"
         weber = "Weber's law: largest relative difference of that answer, |g| over six decades"
         return [
-            Finding(settled, 0.0, float(deviation), 1e-6),
-            Finding(first, float(expected[0]), float(answer[0, 1]), 1e-6),
-            Finding(weber, 0.0, float(apart), 1e-6, reason="it ends where ε is not small beside |g|"),
-            Finding("adaptation: |update|/lr in the end", 1.0, float(answer[-1, 1]), 1e-6),
+            Finding(settled, 0.0, float(deviation), 1e-6, reason=_SETTLED),
+            Finding(first, float(expected[0]), float(answer[0, 1]), 1e-6, reason=f"{_SETTLED}; {_SMALL_EPS}"),
+            Finding(weber, 0.0, float(apart), 1e-6, reason=_SMALL_EPS),
+            Finding(
+                "adaptation: |update|/lr in the end",
+                1.0,
+                float(answer[-1, 1]),
+                1e-6,
+                reason=f"{_SETTLED}; {_SMALL_EPS}",
+            ),
         ], {**curves, "predicted": (n.tolist(), expected.tolist())}
 
     def _adagrad(self, lab: Lab, history: DynamicsHistory) -> tuple[Finding, Curves]:

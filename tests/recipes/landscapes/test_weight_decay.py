@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,7 +43,9 @@ def test_accuracy_is_told_with_its_interval(outcome):
     gain = outcome.findings[7]
     assert gain.holds == (gain.measured >= gain.predicted)
     assert gain.predicted >= 0
-    assert "%" in gain.reason
+    l2, decoupled = (float(share) for share in re.findall(r"([\d.]+)%", gain.claim))
+    assert gain.measured == pytest.approx((l2 - decoupled) / 100, abs=1.1e-3)  # each is told to 0.1 %
+    assert "task" in gain.reason
 
 
 def test_without_a_data_gradient_the_strength_of_l2_does_not_matter():
