@@ -16,6 +16,8 @@ from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, 
 
 #: Half of float16's smallest number: what is not larger is rounded to 0 (a tie goes to the even one, 0).
 HALF_SMALLEST = 2.0**-25
+_VANISH = "in fp16 where v and ε are both 0; bf16 and fp64 have the range for both"
+_DAMPED = "at most lr·|g|/ε a step; the sweep must be short beside ε/(lr·|g|)"
 BOUND = "largest |g| whose {} is 0 in fp16"
 
 
@@ -160,14 +162,6 @@ class EpsilonFloor(Study):
         late = np.abs(first["update_rms"] / damped - 1)[dtype == "float64"].max()
         finite = [e for e in epsilons if np.isfinite(rate[(dtype == "float16") & (eps == e)]).all()]
         held = min(e for e in epsilons if e > HALF_SMALLEST)
-        curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {"rate": {}, "left": {}}
-        for kind in ("float64", "bfloat16", "float16"):
-            here = (dtype == kind) & (scale == 1e-3)
-            for name, values in (("measured", rate), ("predicted", predicted)):
-                curves["rate"][f"{name}, {kind}"] = _finite(epsilons, values[here])
-            curves["left"][kind] = _finite(epsilons, last["param_rms"][here])
-            lab.draw(f"sweep-{kind}", "effective_lr, step n is ε = 1e-10 · 10^n", range(len(epsilons)),
-                     predicted[here].tolist(), rate[here].tolist())  # fmt: skip
         findings = [
             Finding(
                 "effective lr against lr/(√v̂+ε), v and ε rounded: largest deviation", 0, float(off), 1e-6
@@ -175,11 +169,54 @@ class EpsilonFloor(Study):
             Finding("first step against lr|g|/(|g|+ε) in fp64: largest deviation", 0, float(late), 1e-6),
             Finding("smallest ε of the sweep with finite rates in fp16", held, min(finite), 0),
         ]
-        title = f"Distance left of 1 after {self.steps} steps of {self.lr:g}"
-        return findings, [
-            Figure("Too small breaks, too large damps", "ε", "effective learning rate", curves["rate"]),
-            Figure(f"{title}, |g| = 1e-3", "ε", "distance to the minimum", curves["left"]),
-        ]
+        findings += self._both_ends(module, last["param_rms"])
+        return findings, self._figures(lab, module, rate, predicted, last["param_rms"])
+
+    def _both_ends(self, module: Sweep, left: npt.NDArray[np.float64]) -> list[Finding]:
+        """After the training: which parameters are broken, and how little the damped ones have moved."""
+        dtype, eps, scale = (np.array(values) for values in zip(*module.cells, strict=True))
+        findings = []
+        largest = eps.max()
+        for kind in ("float64", "bfloat16", "float16"):
+            here = dtype == kind
+            vanish = (eps <= HALF_SMALLEST) & ((1 - self.beta2) * scale**2 <= HALF_SMALLEST)
+            expected = int((vanish & here).sum()) if kind == "float16" else 0
+            broken = int((~np.isfinite(left) & here).sum())
+            claim = f"{kind}: parameters of the sweep that a too small ε has made inf or NaN"
+            findings.append(Finding(claim, expected, broken, 0, reason=_VANISH))
+            # A moment is never above the largest gradient, that of x = 1, so this is the longest way.
+            way = self.steps * self.lr * scale.max() / largest
+            claim = f"{kind}: distance left with ε = {largest:g}, damped, least of all |g|"
+            least = float(left[here & (eps == largest)].min())
+            findings.append(Finding(claim, 1 - way, least, 2.0**-8, "at least", reason=_DAMPED))
+        return findings
+
+    def _figures(
+        self,
+        lab: Lab,
+        module: Sweep,
+        rate: npt.NDArray[np.float64],
+        predicted: npt.NDArray[np.float64],
+        left: npt.NDArray[np.float64],
+    ) -> list[Figure]:
+        """Rates and distances by epsilon, one figure each for every scale of gradient."""
+        dtype, _, scale = (np.array(values) for values in zip(*module.cells, strict=True))
+        rates, distances = [], []
+        for g in sorted(set(scale)):
+            curves: dict[str, tuple[list[float], list[float]]] = {}
+            lefts: dict[str, tuple[list[float], list[float]]] = {}
+            for kind in ("float64", "bfloat16", "float16"):
+                here = (dtype == kind) & (scale == g)
+                for name, values in (("measured", rate), ("predicted", predicted)):
+                    curves[f"{name}, {kind}"] = _finite(module.eps, values[here])
+                lefts[kind] = _finite(module.eps, left[here])
+                lab.draw(f"sweep-{kind}-{g:g}", "effective_lr, step n is ε = 1e-10 · 10^n",
+                         range(len(module.eps)), predicted[here].tolist(), rate[here].tolist())  # fmt: skip
+            title = f"Too small breaks, too large damps, |g| = {g:g}"
+            rates.append(Figure(title, "ε", "effective learning rate", curves))
+            title = f"Distance left of 1 after {self.steps} steps of {self.lr:g}, |g| = {g:g}"
+            distances.append(Figure(title, "ε", "distance to the minimum", lefts))
+        return [*rates, *distances]
 
     def _rate(self, dtype: str, eps: float, scale: float) -> float:
         """``lr / (sqrt(v_hat) + eps)``, each number rounded once to what ``dtype`` holds."""

@@ -80,13 +80,28 @@ def test_smallest_epsilon_of_fp16(findings):
 
 
 def test_figures_show_both_ends(outcome):
-    rates, left = outcome.figures
+    assert [figure.title.split("= ")[-1] for figure in outcome.figures] == ["1e-05", "0.001", "0.1"] * 2
+    rates, left = outcome.figures[1], outcome.figures[4]
     assert len(rates.curves["measured, float64"][0]) == 12
     assert min(rates.curves["measured, float16"][0]) == 1e-7  # below that they are infinite
     x, y = left.curves["float16"]
     assert max(y[:2]) > 1  # 1e-7 and 1e-6 are held, but throw the parameter away
     assert y[x.index(1e-4)] < 0.1
     assert y[-1] > 0.99  # damped
+
+
+def test_large_gradients_feel_no_small_epsilon(outcome):
+    x, y = outcome.figures[5].curves["float16"]
+    assert len(x) == 12  # v does not vanish, so ε may
+    assert max(y[:6]) < 0.1
+
+
+@pytest.mark.parametrize(("dtype", "broken"), [("float64", 0), ("bfloat16", 0), ("float16", 6)])
+def test_both_ends_in_every_dtype(findings, dtype, broken):
+    lost, damped = (finding for claim, finding in findings.items() if claim.startswith(f"{dtype}: "))
+    assert (lost.predicted, lost.measured) == (broken, broken)
+    assert damped.measured > 0.98
+    assert damped.holds
 
 
 @pytest.mark.parametrize(("beta2", "bound"), [(0.9, math.sqrt(2.0**-25 / 0.1)), (0.0, 2.0**-12.5)])
