@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lightning_adapt.recipes.landscapes._checks import at_least, positive
+from lightning_adapt.recipes.landscapes._grouped import train_grouped
 from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
+from lightning_adapt.recipes.nlp.text_data import embedded_text
 
 
 class ConstantGradient(Landscape):
@@ -38,7 +41,7 @@ class AdagradDecay(Study):
         lr: Learning rate.
         gradient: The constant gradient of the middle coordinate; the others have a tenth and ten times it.
         steps: Steps of the exact part.
-        noisy_steps: Steps of the training with noise.
+        noisy_steps: Steps of the training with noise, and of a small network on text.
     """
 
     name = "adagrad-decay"
@@ -69,6 +72,12 @@ class AdagradDecay(Study):
             [
                 Finding("largest relative deviation from lr/(|g|√t+ε), every step", 0.0, worst, 1e-6),
                 Finding("rises of any coordinate's rate under noisy gradients", 0.0, rises, 0.0),
+                Finding(
+                    "rises of the largest or smallest rate of any row of a network that learns text",
+                    0.0,
+                    self._network(lab),
+                    0.0,
+                ),
             ],
             [
                 Figure(
@@ -86,12 +95,40 @@ class AdagradDecay(Study):
             ],
         )
 
+    def _network(self, lab: Lab) -> float:
+        """If no coordinate's rate rises, neither does the largest nor the smallest of any row."""
+        module = NextLetter(embedded_text()[:64], lr=self.lr)
+        rows = {name: torch.arange(len(weight)) for name, weight in module.named_parameters()}
+        history = train_grouped(lab, module, rows, steps=self.noisy_steps, name="network", every_n_steps=1)
+        rates = np.array([[table["effective_lr_max"], table["effective_lr_min"]] for table in history])
+        return float((np.diff(rates, axis=0) > 0).sum())
+
     def _noisy(self, lab: Lab) -> tuple[float, tuple[list[float], list[float]]]:
         """A small regression with noise: one row a coordinate, so that each rate is seen by itself."""
         history = lab.train(NoisyRegression(8, lr=self.lr), steps=self.noisy_steps, name="noisy")
         rates = np.array([table["effective_lr_p50"] for table in history])
         rises = float((np.diff(rates, axis=0) > 0).sum())
         return rises, ((np.array(history.steps) + 1.0).tolist(), np.median(rates, axis=1).tolist())
+
+
+class NextLetter(Landscape):
+    """One hidden layer that learns which letter follows which in a text, one letter a step in turn."""
+
+    def __init__(self, text: str, **options: object) -> None:
+        super().__init__("adagrad", **options)
+        letters = sorted(set(text))
+        self.ids = torch.tensor([letters.index(letter) for letter in text])
+        random = torch.Generator().manual_seed(0)
+        self.table, self.out = (
+            nn.Parameter(torch.randn(len(letters), 8, generator=random, dtype=torch.float64))
+            for _ in range(2)
+        )
+
+    def loss(self, step: int) -> Tensor:
+        """Cross-entropy of the next letter."""
+        now = step % (len(self.ids) - 1)
+        scores = self.table[self.ids[now]].tanh() @ self.out.T
+        return cross_entropy(scores, self.ids[now + 1])
 
 
 class NoisyRegression(Landscape):

@@ -12,7 +12,8 @@ from lightning_adapt.recipes.landscapes.adagrad_decay import AdagradDecay
 @pytest.mark.parametrize(("lr", "gradient"), [(0.1, 2.0), (3.0, 1e-3)])
 def test_the_curve_is_exact_at_every_step_and_only_falls(lr: float, gradient: float) -> None:
     outcome = AdagradDecay(lr=lr, gradient=gradient, steps=40, noisy_steps=40).run(Lab())
-    curve, rises = outcome.findings
+    curve, rises, network = outcome.findings
+    assert network.measured == 0
     assert curve.measured < 1e-12
     assert rises.measured == 0
     assert all(finding.holds for finding in outcome.findings)
@@ -21,7 +22,7 @@ def test_the_curve_is_exact_at_every_step_and_only_falls(lr: float, gradient: fl
 
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With RMSProp in Adagrad's place neither claim holds."""
+    """With RMSProp in Adagrad's place no claim holds."""
     from lightning_adapt.recipes.landscapes import adagrad_decay
     from lightning_adapt.recipes.landscapes._lab import Landscape
 
