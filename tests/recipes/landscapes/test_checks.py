@@ -9,7 +9,7 @@ import pytest
 from lightning_adapt.recipes.landscapes._checks import at_least, decay, own_name, positive
 from lightning_adapt.recipes.landscapes._lab import Lab
 from lightning_adapt.recipes.landscapes.registry import LANDSCAPES
-from lightning_adapt.recipes.landscapes.run import run_one
+from lightning_adapt.recipes.landscapes.run import parse, run_one
 from lightning_adapt.recipes.nlp.text_data import read_text
 
 REFUSED = [
@@ -90,6 +90,6 @@ def test_a_missing_text_is_told_with_the_option_of_the_landscape() -> None:
         own_name("data.path", "path"),
     ):
         read_text("/nowhere")
-    study = LANDSCAPES["bf16-states"].load()(path="/nowhere", weights=100)
+    study = parse(LANDSCAPES["bf16-states"], ["--path", "/nowhere", "--weights", "100"])
     with pytest.raises(FileNotFoundError, match=r"^`path` must be"):
         study._language_model(Lab())  # type: ignore[attr-defined]
