@@ -78,10 +78,13 @@ def test_what_is_no_number_is_refused(value: float) -> None:
 def test_a_missing_data_set_is_told_with_the_option_of_the_landscape(
     study: str, option: str, dataset: str
 ) -> None:
-    result = run_one(LANDSCAPES[study], None, LANDSCAPES[study].load()(**{option: "/nowhere"}))
-    assert f"`{option}` must hold {dataset}/raw/" in result.error
-    assert "data." not in result.error.replace(f"ind.{dataset.lower()}", "")
-    assert result.error.endswith("are missing; name another folder")
+    entry = LANDSCAPES[study]
+    with pytest.raises(FileNotFoundError) as caught:
+        run_one(entry, None, parse(entry, [f"--{option}", "/nowhere"]))
+    text = str(caught.value)
+    assert f"`{option}` must hold {dataset}/raw/" in text
+    assert "data." not in text.replace(f"ind.{dataset.lower()}", "")
+    assert text.endswith("are missing; name another folder")
 
 
 def test_a_missing_text_is_told_with_the_option_of_the_landscape() -> None:
