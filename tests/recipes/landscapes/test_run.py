@@ -315,7 +315,7 @@ def test_a_fresh_folder_comes_after_all_others(tmp_path: Path) -> None:
 def test_the_command_runs_one_and_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     logs = ["--logs", str(tmp_path)]
     assert cli.main(["run", "landscapes/adagrad-decay", "--steps", "5", "--noisy_steps", "5", *logs]) == 0
-    assert "2 of 2 claims held" in capsys.readouterr().out
+    assert "3 of 3 claims held" in capsys.readouterr().out
     pages = ["--html", str(tmp_path / "p.html"), "--md", str(tmp_path / "p.md")]
     assert cli.main(["landscapes", "adagrad-decay", *pages, *logs]) == 0
     assert (tmp_path / "p.html").exists()
