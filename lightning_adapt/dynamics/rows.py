@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -204,4 +205,9 @@ def _with_state_dtype(info: RowInfo, step: CanonicalStep | None) -> RowInfo:
     if step is None:
         return info
     state = step.second_moment if step.second_moment is not None else step.first_moment
-    return info if state is None else replace(info, state_dtype=str(state.dtype).removeprefix("torch."))
+    return info if state is None else _with_dtype(info, state.dtype)
+
+
+@lru_cache(maxsize=1 << 14)  # the same for every reading of a run
+def _with_dtype(info: RowInfo, dtype: torch.dtype) -> RowInfo:
+    return replace(info, state_dtype=str(dtype).removeprefix("torch."))

@@ -89,13 +89,23 @@ def describe(row: Row) -> Descriptor:
         for name in SLOTS[3:]:
             named[name] = getattr(step, name)
     tensors = [_shaped(name, named.get(name), parameter) for name in SLOTS]
-    if not all(x is None or x.is_contiguous() for x in tensors):
-        # Largest stride first: this permutation makes a dense tensor contiguous, without a copy.
-        order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
-        tensors = [None if x is None else x.permute(order) for x in tensors]
+    numbers = tuple([scalars.get(name, 0.0) for name in SCALARS])
+    return Descriptor(_flat(tensors, parameter), numbers, form, parameter.numel())
+
+
+def _flat(tensors: list[Tensor | None], parameter: Tensor) -> tuple[Tensor | None, ...]:
+    """Each tensor as one row of elements without gaps, all in the same order."""
+    for x in tensors:
+        if x is not None and not x.is_contiguous():
+            break
+    else:
+        # The usual case, and this runs for every parameter.
+        return tuple([None if x is None else x.detach().view(-1) for x in tensors])
+    # Largest stride first: this permutation makes a dense tensor contiguous, without a copy.
+    order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
+    permuted = (None if x is None else x.permute(order) for x in tensors)
     # reshape may give a view with gaps, where a kernel would read what lies between.
-    flat = tuple(None if x is None else x.detach().reshape(-1).contiguous() for x in tensors)
-    return Descriptor(flat, tuple(scalars.get(name, 0.0) for name in SCALARS), form, parameter.numel())
+    return tuple(None if x is None else x.detach().reshape(-1).contiguous() for x in permuted)
 
 
 def _shaped(name: str, x: Tensor | None, parameter: Tensor) -> Tensor | None:

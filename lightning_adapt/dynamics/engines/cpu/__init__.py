@@ -105,13 +105,14 @@ def _measured(batch: Sequence[Descriptor], strides: Sequence[int], histograms: b
         work(pieces[0])
     else:
         list(_threads(torch.get_num_threads()).map(work, pieces))
-    first = np.flatnonzero(np.append(True, everything[1:, 0] != everything[:-1, 0]))
-    split = len(COUNTS) + len(SUMS)
-    merged = np.concatenate(
-        [np.add.reduceat(figures[:, :split], first), np.maximum.reduceat(figures[:, split:], first)], axis=1
-    )
-    summed = torch.from_numpy(np.add.reduceat(counts, first, dtype=np.int32)) if histograms else None
-    return [Packed(torch.from_numpy(merged), summed, strides=[max(stride, 1) for stride in strides])]
+    if len(tasks) > len(batch):
+        first = np.flatnonzero(np.append(True, everything[1:, 0] != everything[:-1, 0]))
+        split = len(COUNTS) + len(SUMS)
+        sums, maxima = figures[:, :split], figures[:, split:]
+        figures = np.hstack([np.add.reduceat(sums, first), np.maximum.reduceat(maxima, first)])
+        counts = np.add.reduceat(counts, first, dtype=np.int32) if histograms else counts
+    summed = torch.from_numpy(counts) if histograms else None
+    return [Packed(torch.from_numpy(figures), summed, strides=[max(stride, 1) for stride in strides])]
 
 
 def _pieces(tasks: IntArray) -> list[slice]:

@@ -17,8 +17,7 @@ from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS
 
 #: Elements of a block: few enough for sums in float32.
 BLOCK = 1024
-#: Elements that go the fast way together: memory comes faster in longer strips, and what the second pass
-#: over a strip reads again is still in the second-level cache.
+#: Elements that go the fast way together, or do not: what is done once for all of them hardly counts.
 STRIP = 4 * BLOCK
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -43,6 +42,11 @@ def exactly(function: _F) -> _F:
 def in_any_order(function: _F) -> _F:
     """Compile so that sums may be taken in any order and fit vector registers; inf and NaN stay."""
     return cast(_F, njit(**_INNER, fastmath={"reassoc", "nsz", "contract"})(function))
+
+
+def nearly(function: _F) -> _F:
+    """As `in_any_order`; a root or a quotient may also be off by a few units of its last place."""
+    return cast(_F, njit(**_INNER, fastmath={"reassoc", "nsz", "contract", "arcp", "afn"})(function))
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_adapt.dynamics.engines.cpu import _block
+from lightning_adapt.dynamics.engines.cpu._block import SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     BFLOAT16,
     BLOCK,
@@ -16,9 +18,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     SCALAR,
     SLOT,
     exactly,
-    in_any_order,
     larger,
-    smaller,
 )
 from lightning_adapt.dynamics.engines.descriptors import (
     CANONICAL,
@@ -33,12 +33,9 @@ from lightning_adapt.dynamics.engines.descriptors import (
 
 # A float32 sum of squares below this may have lost digits to subnormal numbers.
 _SMALL = np.float32(1e-35)
-# Relative error of an update computed in float32, with room to spare.
-_SLACK = np.float32(1e-6)
-# An update smaller than this share of the parameter may be lost to rounding (half an ulp is at most 2^-24).
-_ULP = np.float32(1.3e-7)
 # Solving for the parameter before the step divides by this: less of it, and digits cancel.
 _STABLE = np.float32(0.125)
+_L2 = 9  # its place in `_constants`
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -56,7 +53,8 @@ def suits(kinds: Any, numbers: Any, form: int) -> bool:
     if half and not kinds[SLOT.before]:
         return False  # what rounding to it loses takes more than float32 to tell
     if kinds[SLOT.second_moment]:
-        sound = 0 < numbers[SCALAR.second_moment_correction] < np.inf and 0 <= numbers[SCALAR.eps] < 1e18
+        # Bias correction makes v larger: v_hat is a normal number where v is one.
+        sound = 1 <= numbers[SCALAR.second_moment_correction] < np.inf and 0 <= numbers[SCALAR.eps] < 1e18
         return bool(sound and numbers[SCALAR.adaptive] != 0)
     return True
 
@@ -76,105 +74,9 @@ def floor_threshold(kinds: Any, numbers: Any) -> np.float32:
     return threshold
 
 
-@in_any_order
-def _look(p: Any, g: Any, m: Any, v: Any) -> Any:
-    """Sums that are finite only where every element is, and extremes that mean something only then."""
-    pp = gg = mm = total = _ZERO
-    g_top = m_top = v_top = g_zero = _ZERO
-    v_least = np.float32(np.inf)
-    for i in range(len(p)):
-        size, momentum = abs(g[i]), abs(m[i])
-        pp += p[i] * p[i]
-        gg += size * size
-        mm += momentum * momentum
-        total += v[i]
-        g_top = larger(g_top, size)
-        m_top = larger(m_top, momentum)
-        v_top = larger(v_top, v[i])
-        v_least = smaller(v_least, v[i])
-        g_zero += _ONE if size == _ZERO else _ZERO  # a float32 count vectorises, and is exact below 2^24
-    return (pp, gg, mm, total), (g_top, m_top, v_top, v_least), g_zero
-
-
-@in_any_order
-def _low(g: Any, m: Any, v: Any, threshold: Any, tiny: Any) -> Any:
-    """Counts that only a block with a low second moment has."""
-    zero = subnormal = hits = untouched = _ZERO
-    for i in range(len(v)):
-        zero += _ONE if v[i] == _ZERO else _ZERO
-        subnormal += _ONE if v[i] < tiny else _ZERO
-        hits += _ONE if v[i] <= threshold else _ZERO
-        untouched += _ONE if abs(g[i]) + abs(m[i]) + v[i] == _ZERO else _ZERO
-    return zero, subnormal, hits, untouched
-
-
-def _passes(pulled: bool) -> Any:
-    """The main pass and the one for updates that rounding may lose, with L2 in the numerator or without."""
-
-    @in_any_order
-    def step(p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, measured: bool, c: Any) -> Any:
-        correction, eps, per_eps, rated, constant, of_m, of_g, pull, decay, l2, _, _, rest = c
-        share = snr = rms_t = square = dot = top = decayed = _ZERO
-        closest = least = np.float32(np.inf)
-        whole = _ONE / rest
-        for i in range(len(p)):
-            root = np.sqrt(v[i] * correction)
-            below = root + eps
-            # One division for both 1 / root and 1 / below; where v is 0 epsilon is all there is.
-            both = _ONE / (root * below)
-            some = v[i] > _ZERO
-            e = root * both if some else per_eps
-            inverse = below * both if some else _ZERO
-            share += e
-            snr += abs(m[i]) * inverse
-            ratio = g[i] * (smaller(inverse, per_eps) if some else per_eps)
-            rms_t += ratio * ratio
-            gain = rated * e + constant
-            pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
-            divisor = rest - gain * pull if pulled else rest
-            before = b[i] if measured else (p[i] + pushed) * (_ONE / divisor if pulled else whole)
-            update = p[i] - before if measured else -pushed - (decay + gain * pull) * before
-            square += update * update
-            dot += update * g[i]
-            size = abs(update)
-            top = larger(top, size)
-            closest = smaller(closest, size - _ULP * abs(p[i]))
-            away = before * (decay + l2 * e)
-            decayed += away * away
-            if pulled:
-                least = smaller(least, abs(divisor))
-        return (share, snr, rms_t, square, dot, decayed), top, closest, least
-
-    @in_any_order
-    def lost(p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, measured: bool, c: Any) -> Any:
-        correction, eps, _, rated, constant, of_m, of_g, pull, decay, _, has_m, has_g, rest = c
-        lost = unclear = _ZERO
-        for i in range(len(p)):
-            gain = rated / (np.sqrt(v[i] * correction) + eps) + constant
-            pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
-            before = b[i] if measured else (p[i] + pushed) / (rest - gain * pull)
-            shrunk = (decay + gain * pull) * before
-            predicted = -pushed - shrunk
-            anything = abs(m[i]) * has_m + abs(g[i]) * has_g + abs(s[i]) + abs(shrunk) > _ZERO
-            # Lost for certain, or moved for certain, if both ends of what float32 leaves open are.
-            slack = _SLACK * (abs(pushed) + abs(shrunk))
-            stays = p[i] == before if measured else p[i] + (predicted - slack) == p[i]
-            stays_too = stays if measured else p[i] + (predicted + slack) == p[i]
-            lost += _ONE if stays & stays_too & anything else _ZERO
-            near = anything & (abs(predicted) <= slack)
-            unclear += _ONE if near | (stays != stays_too) else _ZERO
-        return lost, unclear
-
-    return step, lost
-
-
-_step, _lost = _passes(pulled=False)
-_step_with_l2, _lost_with_l2 = _passes(pulled=True)
-
-
 @exactly
 def _constants(kinds: Any, numbers: Any, form: int) -> Any:
-    """What `_step` multiplies with, float32.
+    """What a block is computed with, float32.
 
     Without a second moment the denominator is 1: v reads as 0, so epsilon is set to 1.
     """
@@ -209,14 +111,15 @@ def _sound(total: Any, top: Any) -> bool:
 
 
 @exactly
-def _sound_second(least: Any, zeros: Any, subnormal: Any, kinds: Any, numbers: Any) -> bool:
+def _sound_second(least: float, sums: Any, kinds: Any, numbers: Any) -> bool:
     """Whether float32 holds what follows from the second moment.
 
     A subnormal float16 is a normal float32; a subnormal float32 has lost digits that v_hat may need.
     """
-    if least < _ZERO or (subnormal > zeros and kinds[SLOT.second_moment] != FLOAT16):
+    zeros = sums[SUM.second_zero]
+    if least < 0 or (sums[SUM.subnormal] > zeros and kinds[SLOT.second_moment] != FLOAT16):
         return False
-    return bool(zeros == _ZERO or numbers[SCALAR.eps] >= 1e-30)
+    return bool(zeros == 0 or numbers[SCALAR.eps] >= 1e-30)
 
 
 @exactly
@@ -226,40 +129,63 @@ def _rate(second: Any, numbers: Any) -> float:
     return float(numbers[SCALAR.lr] / (root + numbers[SCALAR.eps]))
 
 
+def _sweep(measured: bool, coupled: bool) -> Any:
+    """Runs over a strip block by block; says whether float32 was enough to tell which updates were lost."""
+    figures, losses = _block.figures(measured, coupled), _block.losses(measured, coupled)
+
+    @exactly
+    def sweep(x: Any, constants: Any, threshold: Any, tiny: Any, low: Any, sums: Any, tops: Any) -> bool:
+        p, b, g, m, s, v = x
+        sound = True
+        sums[:], tops[:] = 0.0, -np.inf
+        for at in range(0, len(p), BLOCK):
+            piece = slice(at, at + BLOCK)
+            y = (p[piece], b[piece], g[piece], m[piece], s[piece], v[piece])
+            added, highest = figures(*y, constants)
+            for k in range(len(added)):
+                sums[k] += added[k]
+            for k in range(len(highest)):
+                tops[k] = max(tops[k], highest[k])
+            if highest[TOP.gradient_negated] == _ZERO or -highest[TOP.second_negated] <= low:
+                counts = _block.low(g[piece], m[piece], v[piece], threshold, tiny)
+                for k in range(len(counts)):
+                    sums[SUM.idle + k] += counts[k]
+            if highest[TOP.closest] >= _ZERO:
+                lost, unclear = losses(*y, constants)
+                sums[SUM.lost] += lost
+                sound = sound and unclear == _ZERO
+        return sound and -tops[TOP.divisor] >= _STABLE
+
+    return sweep
+
+
+_measured, _measured_coupled = _sweep(True, False), _sweep(True, True)
+_predicted, _predicted_coupled = _sweep(False, False), _sweep(False, True)
+
+
 @exactly
-def _steps(p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, kinds: Any, numbers: Any, form: int) -> Any:
-    """What follows from the canonical step, block by block, and whether float32 was enough to tell."""
-    share = snr = rms_t = square = dot = decayed = 0.0
-    top = lost = _ZERO
-    constants = _constants(kinds, numbers, form)
-    measured, pulled = kinds[SLOT.before] != 0, constants[7] != _ZERO
-    sound = True
-    for at in range(0, len(p), BLOCK):
-        piece = slice(at, at + BLOCK)
-        x = (p[piece], b[piece], g[piece], m[piece], s[piece], v[piece])
-        if pulled:
-            sums, largest, closest, least = _step_with_l2(*x, measured, constants)
-            sound = sound and (measured or least >= _STABLE)
-        else:
-            sums, largest, closest, least = _step(*x, measured, constants)
-        if closest <= _ZERO:
-            gone, unclear = (
-                _lost_with_l2(*x, measured, constants) if pulled else _lost(*x, measured, constants)
-            )
-            lost += gone
-            sound = sound and unclear == _ZERO
-        share, snr, rms_t = share + sums[0], snr + sums[1], rms_t + sums[2]
-        square, dot, decayed = square + sums[3], dot + sums[4], decayed + sums[5]
-        top = max(top, largest)
-    finite = np.isfinite(share + snr + rms_t + dot + decayed) and _sound(square, top)
-    vanished = decayed < _SMALL and form & HAS_DECAY and numbers[SCALAR.applied] != 0
-    return sound and finite and not vanished, (share, snr, rms_t, square, dot, decayed), top, lost
+def _finite(kinds: Any, numbers: Any, form: int, sums: Any, tops: Any) -> bool:
+    """Whether float32 held everything in a strip."""
+    # Sums of what may be negative are finite only where every term is.
+    total = sums[SUM.second] + sums[SUM.share] + sums[SUM.snr] + sums[SUM.dot] + sums[SUM.decayed]
+    if not np.isfinite(total):
+        return False
+    if not (_sound(sums[SUM.parameter], 1.0) and _sound(sums[SUM.gradient], tops[TOP.gradient])):
+        return False
+    if not (_sound(sums[SUM.first], tops[TOP.first]) and _sound(sums[SUM.update], tops[TOP.update])):
+        return False
+    if form & HAS_DECAY and numbers[SCALAR.applied] != 0 and sums[SUM.decayed] < _SMALL:
+        return False
+    if kinds[SLOT.second_moment] == 0:
+        return True
+    least = -tops[TOP.second_negated]
+    return _sound(sums[SUM.rms_t], tops[TOP.gradient]) and _sound_second(least, sums, kinds, numbers)
 
 
 @exactly
 def add(
     p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, kinds: Any, numbers: Any, form: int, threshold: Any,
-    tiny: Any, out: Any,
+    tiny: Any, sums: Any, tops: Any, out: Any,
 ) -> bool:  # fmt: skip
     """Add the figures of one strip to ``out``; ``False``, and nothing added, where it must go the exact way.
 
@@ -275,75 +201,72 @@ def add(
         form: Bits of the descriptor.
         threshold: See `floor_threshold`.
         tiny: Smallest normal number of the second moment's dtype.
+        sums: Room for one float64 for each of `SUM`.
+        tops: Room for one float64 for each of `TOP`.
         out: Shape ``(FIGURES,)``, float64.
     """
-    n, second = len(p), kinds[SLOT.second_moment] != 0
-    pp = gg = mm = total = 0.0
-    g_top = m_top = v_top = g_zero = _ZERO
-    v_least = np.float32(np.inf)
-    for at in range(0, n, BLOCK):
-        piece = slice(at, at + BLOCK)
-        sums, tops, zeros = _look(p[piece], g[piece], m[piece], v[piece])
-        pp, gg, mm, total = pp + sums[0], gg + sums[1], mm + sums[2], total + sums[3]
-        g_top, m_top, v_top = max(g_top, tops[0]), max(m_top, tops[1]), max(v_top, tops[2])
-        v_least = min(v_least, tops[3])
-        g_zero += zeros
-    if not (np.isfinite(total) and _sound(pp, _ONE) and _sound(gg, g_top) and _sound(mm, m_top)):
-        return False
-    v_zero = subnormal = hits = untouched = _ZERO
-    if second and v_least <= larger(threshold, tiny):
-        v_zero, subnormal, hits, untouched = _low(g, m, v, threshold, tiny)
-        if not _sound_second(v_least, v_zero, subnormal, kinds, numbers):
-            return False
-    sound, sums, top, lost = _steps(p, b, g, m, s, v, kinds, numbers, form)
-    if not sound:
-        return False
-    share, snr, rms_t, square, dot, decayed = sums
-    if second and not _sound(rms_t, g_top):
-        return False
+    constants = _constants(kinds, numbers, form)
+    low = larger(threshold, tiny) if kinds[SLOT.second_moment] else -_ONE
+    x = ((p, b, g, m, s, v), constants, threshold, tiny, low, sums, tops)
+    coupled = constants[_L2] != _ZERO
+    if kinds[SLOT.before]:
+        sound = _measured_coupled(*x) if coupled else _measured(*x)
+    else:
+        sound = _predicted_coupled(*x) if coupled else _predicted(*x)
+    sound = sound and _finite(kinds, numbers, form, sums, tops)
+    if sound:
+        _put(len(p), kinds, numbers, form, sums, tops, out)
+    return sound
+
+
+@exactly
+def _put(n: int, kinds: Any, numbers: Any, form: int, sums: Any, tops: Any, out: Any) -> None:
+    """Add what was found in a strip to the figures of its row."""
+    v_zero, untouched = sums[SUM.second_zero], sums[SUM.untouched]
+    second = kinds[SLOT.second_moment] != 0
     out[FIGURE.numel] += n
     out[FIGURE.param_finite] += n
-    out[FIGURE.param_square] += pp
+    out[FIGURE.param_square] += sums[SUM.parameter]
     out[FIGURE.update_finite] += n
-    out[FIGURE.update_square] += square
-    out[FIGURE.update_absmax] = max(out[FIGURE.update_absmax], top)
+    out[FIGURE.update_square] += sums[SUM.update]
+    out[FIGURE.update_absmax] = max(out[FIGURE.update_absmax], tops[TOP.update])
     out[FIGURE.lost_numel] += n
-    out[FIGURE.lost] += lost
+    out[FIGURE.lost] += sums[SUM.lost]
     out[FIGURE.decay_finite] += n
-    out[FIGURE.decay_square] += decayed
+    out[FIGURE.decay_square] += sums[SUM.decayed]
     if kinds[SLOT.gradient]:
         out[FIGURE.grad_numel] += n
         out[FIGURE.grad_finite] += n
-        out[FIGURE.grad_zero] += g_zero
-        out[FIGURE.grad_square] += gg
-        out[FIGURE.grad_absmax] = max(out[FIGURE.grad_absmax], g_top)
-        out[FIGURE.update_dot_grad] += dot
+        out[FIGURE.grad_zero] += sums[SUM.idle]
+        out[FIGURE.grad_square] += sums[SUM.gradient]
+        out[FIGURE.grad_absmax] = max(out[FIGURE.grad_absmax], tops[TOP.gradient])
+        out[FIGURE.update_dot_grad] += sums[SUM.dot]
     if kinds[SLOT.first_moment]:
         out[FIGURE.first_finite] += n
-        out[FIGURE.first_square] += mm
-        out[FIGURE.first_moment_absmax] = max(out[FIGURE.first_moment_absmax], m_top)
+        out[FIGURE.first_square] += sums[SUM.first]
+        out[FIGURE.first_moment_absmax] = max(out[FIGURE.first_moment_absmax], tops[TOP.first])
     fastest = slowest = numbers[SCALAR.lr]
     if second:
-        fastest, slowest = _rate(v_least, numbers), _rate(v_top, numbers)
+        fastest = _rate(-tops[TOP.second_negated], numbers)
+        slowest = _rate(tops[TOP.second], numbers)
         out[FIGURE.second_numel] += n
         out[FIGURE.second_finite] += n
-        out[FIGURE.second_hat] += total * numbers[SCALAR.second_moment_correction]
+        out[FIGURE.second_hat] += sums[SUM.second] * numbers[SCALAR.second_moment_correction]
         out[FIGURE.second_zero] += v_zero
-        out[FIGURE.second_subnormal] += subnormal - v_zero
-        out[FIGURE.second_moment_absmax] = max(out[FIGURE.second_moment_absmax], v_top)
+        out[FIGURE.second_subnormal] += sums[SUM.subnormal] - v_zero
+        out[FIGURE.second_moment_absmax] = max(out[FIGURE.second_moment_absmax], tops[TOP.second])
         if form & HAS_EPS:
             out[FIGURE.floor_numel] += n
             out[FIGURE.floor_untouched] += untouched
             out[FIGURE.floor_underflow] += v_zero - untouched
-            out[FIGURE.floor_small] += hits - v_zero
+            out[FIGURE.floor_small] += sums[SUM.hits] - v_zero
             out[FIGURE.eps_share_numel] += n
-            out[FIGURE.eps_share] += share * numbers[SCALAR.eps]
+            out[FIGURE.eps_share] += sums[SUM.share] * numbers[SCALAR.eps]
         if kinds[SLOT.gradient]:
             out[FIGURE.rms_t_numel] += n
-            out[FIGURE.rms_t] += rms_t
+            out[FIGURE.rms_t] += sums[SUM.rms_t]
         if form & HAS_SNR:
             out[FIGURE.snr_numel] += n - v_zero
-            out[FIGURE.snr] += snr * numbers[SCALAR.first_moment_correction]
+            out[FIGURE.snr] += sums[SUM.snr] * numbers[SCALAR.first_moment_correction]
     out[FIGURE.effective_lr_max] = max(out[FIGURE.effective_lr_max], fastest)
     out[FIGURE.effective_lr_negated_min] = max(out[FIGURE.effective_lr_negated_min], -slowest)
-    return True

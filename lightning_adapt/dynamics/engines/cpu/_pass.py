@@ -11,6 +11,7 @@ import numpy.typing as npt
 from numba import njit
 
 from lightning_adapt.dynamics.engines.cpu import _exact, _fast
+from lightning_adapt.dynamics.engines.cpu._block import SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     ABSENT,
     BLOCK,
@@ -43,7 +44,7 @@ def _tiny(kind: int) -> float:
 def _fast_strip(addresses: Any, at: int, n: int, row: Any, threshold: Any, room: Any, out: Any) -> bool:
     """Try the fast way; ``False`` and nothing added where the strip is not for it."""
     kinds, numbers, form, _ = row
-    narrow, bits = room[:2]
+    narrow, bits, _, _, sums, tops = room
     p = floats(addresses[0], kinds[0], at, n, narrow[0], bits[0])
     b = floats(addresses[1], kinds[1], at, n, narrow[1], bits[1])
     g = floats(addresses[2], kinds[2], at, n, narrow[2], bits[2])
@@ -51,14 +52,14 @@ def _fast_strip(addresses: Any, at: int, n: int, row: Any, threshold: Any, room:
     s = floats(addresses[4], kinds[4], at, n, narrow[4], bits[4])
     v = floats(addresses[5], kinds[5], at, n, narrow[5], bits[5])
     tiny = np.float32(_tiny(kinds[SLOT.second_moment]))
-    return bool(_fast.add(p, b, g, m, s, v, kinds, numbers, form, threshold, tiny, out))
+    return bool(_fast.add(p, b, g, m, s, v, kinds, numbers, form, threshold, tiny, sums, tops, out))
 
 
 @exactly
 def _widen(addresses: Any, at: int, n: int, row: Any, room: Any) -> None:
     """A block as float64."""
     kinds, numbers = row[:2]
-    narrow, bits, wide, _ = room
+    narrow, bits, wide = room[:3]
     for slot in range(_SLOTS):
         doubles(addresses[slot], kinds[slot], at, n, wide[slot], narrow[slot], bits[slot])
     factor = numbers[SCALAR.gradient_factor]
@@ -121,7 +122,9 @@ def _compile(version: str) -> Any:
     ) -> None:
         len(version)  # what a function closes over is part of its key on disk
         narrow, kept = np.zeros((_SLOTS, STRIP), np.float32), np.zeros((_SLOTS, BLOCK))
-        room = (narrow, narrow.view(np.int32), np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK)))
+        wide, filled = np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK))
+        sums, tops = np.empty(len(SUM)), np.empty(len(TOP))
+        room = (narrow, narrow.view(np.int32), wide, filled, sums, tops)
         for task in range(len(tasks)):
             index, start, stop = tasks[task]
             narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
