@@ -116,12 +116,13 @@ def _measured(batch: Sequence[Descriptor], strides: Sequence[int], histograms: b
 
 
 def _pieces(tasks: IntArray) -> list[slice]:
-    """Cut the tasks into runs of about a task's elements each; one for all when threads would not pay."""
+    """Cut the tasks into some runs for each thread; one for all when threads would not pay."""
     elements = np.cumsum(tasks[:, 2] - tasks[:, 1])
     if torch.get_num_threads() == 1 or elements[-1] < _TASK:
         return [slice(0, len(tasks))]
+    size = max(_TASK, int(elements[-1]) // (8 * torch.get_num_threads()))
     ends = np.unique(
-        np.append(np.searchsorted(elements, np.arange(_TASK, elements[-1], _TASK)) + 1, len(tasks))
+        np.append(np.searchsorted(elements, np.arange(size, elements[-1], size)) + 1, len(tasks))
     )
     return [slice(start, end) for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
 

@@ -21,6 +21,8 @@ _TOPS = ("gradient", "first", "second", "update")
 _LEAST = ("gradient_negated", "second_negated", "closest", "divisor")
 #: Positions of sums (of squares, but for ``second``, ``share``, ``snr`` and ``dot``), then of counts.
 SUM: Any = namedtuple("SUM", (*_SUMS, *_COUNTS))(*range(len(_SUMS + _COUNTS)))
+#: How many of them are sums.
+ADDED = len(_SUMS)
 #: Positions of the largest, then of the least, which are negated.
 TOP: Any = namedtuple("TOP", (*_TOPS, *_LEAST))(*range(len(_TOPS + _LEAST)))
 

@@ -17,8 +17,10 @@ from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS
 
 #: Elements of a block: few enough for sums in float32.
 BLOCK = 1024
-#: Elements that go the fast way together, or do not: what is done once for all of them hardly counts.
-STRIP = 4 * BLOCK
+#: Blocks, and elements, that are looked at together, so that the next ones are already on their way: memory
+#: would stand still at the end of every block. What a strip needs again is then still in a cache.
+BLOCKS = 32
+STRIP = BLOCKS * BLOCK
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -91,7 +93,25 @@ def _from_bits(_: Any, bits: Any) -> Any:
 
 
 @exactly
-def floats(address: int, kind: int, start: int, n: int, room: Any, bits: Any) -> Any:
+def smallest_normal(kind: int) -> float:
+    """Smallest normal number of a dtype."""
+    if kind == FLOAT64:
+        return 2.0**-1022
+    return 2.0**-14 if kind == FLOAT16 else 2.0**-126
+
+
+@exactly
+def numbers_at(address: int, n: int) -> Any:
+    """``n`` float32 in memory.
+
+    By address, because counting the references to an array is an atomic operation, during which nothing is
+    read ahead from memory.
+    """
+    return carray(_pointer(address), (n,), np.float32)
+
+
+@exactly
+def floats(address: int, kind: int, start: int, n: int, room: int) -> Any:
     """``n`` elements from ``start`` as float32: the memory itself where it is float32, else ``room``, filled.
 
     Args:
@@ -99,19 +119,22 @@ def floats(address: int, kind: int, start: int, n: int, room: Any, bits: Any) ->
         kind: `ABSENT` (``room`` as it is), `FLOAT32`, `BFLOAT16` or `FLOAT16`.
         start: First element.
         n: How many.
-        room: Shape ``(BLOCK,)``, float32.
-        bits: The same memory as int32.
+        room: Address of room for that many float32.
     """
     if kind == FLOAT32:
-        return carray(_pointer(address + 4 * start), (n,), np.float32)
+        return numbers_at(address + 4 * start, n)
+    single = numbers_at(room, n)
     if kind != ABSENT:
-        half = carray(_pointer(address + 2 * start), (n,), np.uint16)
+        half, bits = (
+            carray(_pointer(address + 2 * start), (n,), np.uint16),
+            carray(_pointer(room), (n,), np.int32),
+        )
         if kind == BFLOAT16:
             for i in range(n):
                 bits[i] = np.int32(half[i]) << 16
         else:
-            _widen(half, n, room, bits)
-    return room[:n]
+            _widen(half, n, single, bits)
+    return single
 
 
 @exactly
@@ -127,29 +150,32 @@ def _widen(half: Any, n: int, room: Any, bits: Any) -> None:
 
 
 @exactly
-def doubles(address: int, kind: int, start: int, n: int, room: Any, narrow: Any, bits: Any) -> None:
-    """``n`` elements from ``start`` into ``room``, float64; ``narrow`` and ``bits`` are as in `floats`."""
+def doubles(address: int, kind: int, start: int, n: int, room: Any, narrow: int) -> None:
+    """``n`` elements from ``start`` into ``room``, float64; ``narrow`` is as ``room`` in `floats`."""
     if kind == FLOAT64:
         wide = carray(_pointer(address + 8 * start), (n,), np.float64)
         for i in range(n):
             room[i] = wide[i]
     else:
-        single = floats(address, kind, start, n, narrow, bits)
+        single = floats(address, kind, start, n, narrow)
         for i in range(n):
             room[i] = np.float64(single[i])
 
 
 @exactly
-def gather(address: int, kind: int, start: int, stop: int, stride: int, room: Any) -> None:
-    """Every ``stride``-th element from ``start`` up to ``stop`` into ``room``, float64."""
-    for taken in range((stop - start + stride - 1) // stride):
-        room[taken] = _element(address, kind, start + taken * stride)
+def gather(address: int, kind: int, start: int, n: int, stride: int, room: Any) -> None:
+    """``n`` elements from ``start``, each ``stride`` after the last, into ``room``, float64."""
+    if kind == FLOAT32:
+        single = numbers_at(address + 4 * start, (n - 1) * stride + 1)
+        for i in range(n):
+            room[i] = np.float64(single[i * stride])
+    else:
+        for i in range(n):
+            room[i] = _element(address, kind, start + i * stride)
 
 
 @exactly
 def _element(address: int, kind: int, i: int) -> float:
-    if kind == FLOAT32:
-        return np.float64(carray(_pointer(address + 4 * i), (1,), np.float32)[0])
     if kind == FLOAT64:
         return float(carray(_pointer(address + 8 * i), (1,), np.float64)[0])
     half = np.int64(carray(_pointer(address + 2 * i), (1,), np.uint16)[0])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
 
 from lightning_adapt.dynamics.engines.cpu import _block
-from lightning_adapt.dynamics.engines.cpu._block import SUM, TOP
+from lightning_adapt.dynamics.engines.cpu._block import ADDED, SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     BFLOAT16,
     BLOCK,
@@ -18,7 +19,10 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     SCALAR,
     SLOT,
     exactly,
+    floats,
     larger,
+    numbers_at,
+    smallest_normal,
 )
 from lightning_adapt.dynamics.engines.descriptors import (
     CANONICAL,
@@ -60,7 +64,7 @@ def suits(kinds: Any, numbers: Any, form: int) -> bool:
 
 
 @exactly
-def floor_threshold(kinds: Any, numbers: Any) -> np.float32:
+def _floor_threshold(kinds: Any, numbers: Any) -> np.float32:
     """The largest stored second moment on the epsilon floor: ``v <= threshold`` is ``sqrt(v_hat) <= eps``."""
     if kinds[SLOT.second_moment] == 0:
         return np.float32(0)
@@ -104,6 +108,24 @@ def _constants(kinds: Any, numbers: Any, form: int) -> Any:
     )
 
 
+Plan: Any = namedtuple("Plan", ("threshold", "tiny", "low", "constants"))
+Room: Any = namedtuple("Room", ("narrow", "found", "sound", "sums", "tops"))
+
+
+@exactly
+def plan_of(kinds: Any, numbers: Any, form: int) -> Any:
+    """What the blocks of a row have in common.
+
+    Returns:
+        The largest second moment on the epsilon floor, the smallest normal number of its dtype, the larger of
+        the two, and `_constants`.
+    """
+    threshold = _floor_threshold(kinds, numbers)
+    tiny = np.float32(smallest_normal(kinds[SLOT.second_moment]))
+    low = larger(threshold, tiny) if kinds[SLOT.second_moment] else -_ONE
+    return Plan(threshold, tiny, low, _constants(kinds, numbers, form))
+
+
 @exactly
 def _sound(total: Any, top: Any) -> bool:
     """Whether a sum of squares says what it should: finite, and not made of subnormal numbers."""
@@ -111,15 +133,14 @@ def _sound(total: Any, top: Any) -> bool:
 
 
 @exactly
-def _sound_second(least: float, sums: Any, kinds: Any, numbers: Any) -> bool:
-    """Whether float32 holds what follows from the second moment.
+def _unclear(least: Any, zeros: Any, subnormal: Any, kinds: Any, numbers: Any) -> bool:
+    """Whether float32 does not hold what follows from the second moment.
 
     A subnormal float16 is a normal float32; a subnormal float32 has lost digits that v_hat may need.
     """
-    zeros = sums[SUM.second_zero]
-    if least < 0 or (sums[SUM.subnormal] > zeros and kinds[SLOT.second_moment] != FLOAT16):
-        return False
-    return bool(zeros == 0 or numbers[SCALAR.eps] >= 1e-30)
+    if least < _ZERO or (subnormal > zeros and kinds[SLOT.second_moment] != FLOAT16):
+        return True
+    return bool(zeros > _ZERO and numbers[SCALAR.eps] < 1e-30)
 
 
 @exactly
@@ -130,98 +151,150 @@ def _rate(second: Any, numbers: Any) -> float:
 
 
 def _sweep(measured: bool, coupled: bool) -> Any:
-    """Runs over a strip block by block; says whether float32 was enough to tell which updates were lost."""
-    figures, losses = _block.figures(measured, coupled), _block.losses(measured, coupled)
+    """Runs over a strip and notes the figures of each block.
+
+    Nothing is decided on the way: whatever depends on a figure makes the processor wait for it, and memory,
+    which is what takes long, waits with it.
+    """
+    figures = _block.figures(measured, coupled)
 
     @exactly
-    def sweep(x: Any, constants: Any, threshold: Any, tiny: Any, low: Any, sums: Any, tops: Any) -> bool:
-        p, b, g, m, s, v = x
-        sound = True
-        sums[:], tops[:] = 0.0, -np.inf
-        for at in range(0, len(p), BLOCK):
-            piece = slice(at, at + BLOCK)
-            y = (p[piece], b[piece], g[piece], m[piece], s[piece], v[piece])
-            added, highest = figures(*y, constants)
+    def sweep(addresses: Any, kinds: Any, start: int, stop: int, constants: Any, room: Any) -> None:
+        for i in range((stop - start + BLOCK - 1) // BLOCK):
+            sums, tops = _found(room, i)
+            added, highest = figures(*_arrays(addresses, kinds, start + i * BLOCK, stop, room), constants)
             for k in range(len(added)):
-                sums[k] += added[k]
+                sums[k] = added[k]
             for k in range(len(highest)):
-                tops[k] = max(tops[k], highest[k])
-            if highest[TOP.gradient_negated] == _ZERO or -highest[TOP.second_negated] <= low:
-                counts = _block.low(g[piece], m[piece], v[piece], threshold, tiny)
-                for k in range(len(counts)):
-                    sums[SUM.idle + k] += counts[k]
-            if highest[TOP.closest] >= _ZERO:
-                lost, unclear = losses(*y, constants)
-                sums[SUM.lost] += lost
-                sound = sound and unclear == _ZERO
-        return sound and -tops[TOP.divisor] >= _STABLE
+                tops[k] = highest[k]
 
     return sweep
 
 
+@exactly
+def _found(room: Any, i: int) -> Any:
+    """Sums and tops of the ``i``-th block of a strip."""
+    row = numbers_at(room.found + 4 * i * (ADDED + len(TOP)), ADDED + len(TOP))
+    return row[:ADDED], row[ADDED:]
+
+
+@exactly
+def _arrays(addresses: Any, kinds: Any, at: int, stop: int, room: Any) -> Any:
+    """Parameter after the step, before it, gradient, first moment, numerator, second moment of a block."""
+    n, narrow = min(BLOCK, stop - at), room.narrow
+    return (
+        floats(addresses[0], kinds[0], at, n, narrow),
+        floats(addresses[1], kinds[1], at, n, narrow + 4 * BLOCK),
+        floats(addresses[2], kinds[2], at, n, narrow + 8 * BLOCK),
+        floats(addresses[3], kinds[3], at, n, narrow + 12 * BLOCK),
+        floats(addresses[4], kinds[4], at, n, narrow + 16 * BLOCK),
+        floats(addresses[5], kinds[5], at, n, narrow + 20 * BLOCK),
+    )
+
+
 _measured, _measured_coupled = _sweep(True, False), _sweep(True, True)
 _predicted, _predicted_coupled = _sweep(False, False), _sweep(False, True)
+_loses, _loses_coupled = _block.losses(True, False), _block.losses(True, True)
+_may_lose, _may_lose_coupled = _block.losses(False, False), _block.losses(False, True)
 
 
 @exactly
 def _finite(kinds: Any, numbers: Any, form: int, sums: Any, tops: Any) -> bool:
-    """Whether float32 held everything in a strip."""
+    """Whether float32 held everything in a block."""
     # Sums of what may be negative are finite only where every term is.
     total = sums[SUM.second] + sums[SUM.share] + sums[SUM.snr] + sums[SUM.dot] + sums[SUM.decayed]
-    if not np.isfinite(total):
+    if not np.isfinite(total) or -tops[TOP.divisor] < _STABLE:
         return False
-    if not (_sound(sums[SUM.parameter], 1.0) and _sound(sums[SUM.gradient], tops[TOP.gradient])):
+    if not (_sound(sums[SUM.parameter], _ONE) and _sound(sums[SUM.gradient], tops[TOP.gradient])):
         return False
     if not (_sound(sums[SUM.first], tops[TOP.first]) and _sound(sums[SUM.update], tops[TOP.update])):
         return False
     if form & HAS_DECAY and numbers[SCALAR.applied] != 0 and sums[SUM.decayed] < _SMALL:
         return False
-    if kinds[SLOT.second_moment] == 0:
-        return True
-    least = -tops[TOP.second_negated]
-    return _sound(sums[SUM.rms_t], tops[TOP.gradient]) and _sound_second(least, sums, kinds, numbers)
+    return bool(kinds[SLOT.second_moment] == 0 or _sound(sums[SUM.rms_t], tops[TOP.gradient]))
 
 
 @exactly
-def add(
-    p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, kinds: Any, numbers: Any, form: int, threshold: Any,
-    tiny: Any, sums: Any, tops: Any, out: Any,
-) -> bool:  # fmt: skip
-    """Add the figures of one strip to ``out``; ``False``, and nothing added, where it must go the exact way.
+def _has_counts(plan: Any, tops: Any) -> bool:
+    """Whether a block has anything to count: a zero gradient, a low second moment, an update near nothing."""
+    low = tops[TOP.gradient_negated] == _ZERO or -tops[TOP.second_negated] <= plan.low
+    return bool(low or tops[TOP.closest] >= _ZERO)
+
+
+@exactly
+def _counts(x: Any, kinds: Any, numbers: Any, plan: Any, tops: Any) -> Any:
+    """The counts of a block, in the order of `SUM`, and whether float32 was enough to tell."""
+    _, _, g, m, _, v = x
+    idle = zero = subnormal = hits = untouched = lost = unclear = _ZERO
+    if tops[TOP.gradient_negated] == _ZERO or -tops[TOP.second_negated] <= plan.low:
+        idle, zero, subnormal, hits, untouched = _block.low(g, m, v, plan.threshold, plan.tiny)
+        if kinds[SLOT.second_moment]:
+            unclear = _ONE if _unclear(-tops[TOP.second_negated], zero, subnormal, kinds, numbers) else _ZERO
+    if tops[TOP.closest] >= _ZERO:
+        coupled, c = plan.constants[_L2] != _ZERO, plan.constants
+        if kinds[SLOT.before]:
+            lost, doubt = _loses_coupled(*x, c) if coupled else _loses(*x, c)
+        else:
+            lost, doubt = _may_lose_coupled(*x, c) if coupled else _may_lose(*x, c)
+        unclear += doubt
+    return (idle, zero, subnormal, hits, untouched, lost), unclear == _ZERO
+
+
+@exactly
+def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any) -> int:
+    """Add what blocks of float32 say to the sums and tops of ``room``, and note which blocks were sound.
 
     Args:
-        p: Parameter after the step, shape ``(n,)``, float32; so are the next five.
-        b: Before it, if known.
-        g: Gradient; zeros if absent, and so on.
-        m: First moment.
-        s: Numerator given outright.
-        v: Second moment.
+        addresses: Of the first element of each tensor.
+        start: First element.
+        stop: End, at most `STRIP` further on.
+        row: Kinds of the slots, a float64 for each of `SCALARS`, bits of the descriptor.
+        plan: From `plan_of`.
+        room: See `Room`.
+
+    Returns:
+        Elements in sound blocks; those of the others must be added the exact way.
+    """
+    kinds, numbers, form, _ = row
+    coupled = plan.constants[_L2] != _ZERO
+    x = (addresses, kinds, start, stop, plan.constants, room)
+    if kinds[SLOT.before]:
+        _measured_coupled(*x) if coupled else _measured(*x)
+    else:
+        _predicted_coupled(*x) if coupled else _predicted(*x)
+    covered = 0
+    for i in range((stop - start + BLOCK - 1) // BLOCK):
+        sums, tops = _found(room, i)
+        room.sound[i] = _finite(kinds, numbers, form, sums, tops)
+        if room.sound[i] and _has_counts(plan, tops):
+            arrays = _arrays(addresses, kinds, start + i * BLOCK, stop, room)
+            counts, room.sound[i] = _counts(arrays, kinds, numbers, plan, tops)
+            if room.sound[i]:
+                for k in range(len(counts)):
+                    room.sums[ADDED + k] += counts[k]
+        if not room.sound[i]:
+            continue
+        covered += min(BLOCK, stop - start - i * BLOCK)
+        for k in range(ADDED):
+            room.sums[k] += sums[k]
+        for k in range(len(tops)):
+            room.tops[k] = max(room.tops[k], tops[k])
+    return covered
+
+
+@exactly
+def put(n: int, kinds: Any, numbers: Any, form: int, sums: Any, tops: Any, out: Any) -> None:
+    """Add what sound blocks said to the figures of their row.
+
+    Args:
+        n: Elements in those blocks.
         kinds: Which slots are there.
         numbers: One float64 for each of `SCALARS`.
         form: Bits of the descriptor.
-        threshold: See `floor_threshold`.
-        tiny: Smallest normal number of the second moment's dtype.
-        sums: Room for one float64 for each of `SUM`.
-        tops: Room for one float64 for each of `TOP`.
+        sums: One for each of `SUM`.
+        tops: One for each of `TOP`.
         out: Shape ``(FIGURES,)``, float64.
     """
-    constants = _constants(kinds, numbers, form)
-    low = larger(threshold, tiny) if kinds[SLOT.second_moment] else -_ONE
-    x = ((p, b, g, m, s, v), constants, threshold, tiny, low, sums, tops)
-    coupled = constants[_L2] != _ZERO
-    if kinds[SLOT.before]:
-        sound = _measured_coupled(*x) if coupled else _measured(*x)
-    else:
-        sound = _predicted_coupled(*x) if coupled else _predicted(*x)
-    sound = sound and _finite(kinds, numbers, form, sums, tops)
-    if sound:
-        _put(len(p), kinds, numbers, form, sums, tops, out)
-    return sound
-
-
-@exactly
-def _put(n: int, kinds: Any, numbers: Any, form: int, sums: Any, tops: Any, out: Any) -> None:
-    """Add what was found in a strip to the figures of its row."""
     v_zero, untouched = sums[SUM.second_zero], sums[SUM.untouched]
     second = kinds[SLOT.second_moment] != 0
     out[FIGURE.numel] += n

@@ -11,19 +11,18 @@ import numpy.typing as npt
 from numba import njit
 
 from lightning_adapt.dynamics.engines.cpu import _exact, _fast
-from lightning_adapt.dynamics.engines.cpu._block import SUM, TOP
+from lightning_adapt.dynamics.engines.cpu._block import ADDED, SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     ABSENT,
     BLOCK,
-    FLOAT16,
-    FLOAT64,
+    BLOCKS,
     SCALAR,
     SLOT,
     STRIP,
     doubles,
     exactly,
-    floats,
     gather,
+    smallest_normal,
 )
 from lightning_adapt.dynamics.engines.descriptors import SLOTS
 from lightning_adapt.dynamics.histograms import FloatArray, IntArray
@@ -33,35 +32,12 @@ _FILLED = 8  # rows of what `_exact.elementwise` fills
 
 
 @exactly
-def _tiny(kind: int) -> float:
-    """Smallest normal number."""
-    if kind == FLOAT64:
-        return 2.0**-1022
-    return 2.0**-14 if kind == FLOAT16 else 2.0**-126
-
-
-@exactly
-def _fast_strip(addresses: Any, at: int, n: int, row: Any, threshold: Any, room: Any, out: Any) -> bool:
-    """Try the fast way; ``False`` and nothing added where the strip is not for it."""
-    kinds, numbers, form, _ = row
-    narrow, bits, _, _, sums, tops = room
-    p = floats(addresses[0], kinds[0], at, n, narrow[0], bits[0])
-    b = floats(addresses[1], kinds[1], at, n, narrow[1], bits[1])
-    g = floats(addresses[2], kinds[2], at, n, narrow[2], bits[2])
-    m = floats(addresses[3], kinds[3], at, n, narrow[3], bits[3])
-    s = floats(addresses[4], kinds[4], at, n, narrow[4], bits[4])
-    v = floats(addresses[5], kinds[5], at, n, narrow[5], bits[5])
-    tiny = np.float32(_tiny(kinds[SLOT.second_moment]))
-    return bool(_fast.add(p, b, g, m, s, v, kinds, numbers, form, threshold, tiny, sums, tops, out))
-
-
-@exactly
 def _widen(addresses: Any, at: int, n: int, row: Any, room: Any) -> None:
     """A block as float64."""
     kinds, numbers = row[:2]
-    narrow, bits, wide = room[:3]
+    narrow, wide, _ = room
     for slot in range(_SLOTS):
-        doubles(addresses[slot], kinds[slot], at, n, wide[slot], narrow[slot], bits[slot])
+        doubles(addresses[slot], kinds[slot], at, n, wide[slot], narrow + 4 * BLOCK * slot)
     factor = numbers[SCALAR.gradient_factor]
     if factor != 1:
         for i in range(n):
@@ -72,25 +48,35 @@ def _widen(addresses: Any, at: int, n: int, row: Any, room: Any) -> None:
 def _exact_block(addresses: Any, at: int, n: int, row: Any, room: Any, out: Any) -> None:
     """The figures of one block; its histograms too, where they count every element."""
     kinds, numbers, form, stride = row
-    wide, filled = room[2:4]
+    _, wide, filled = room
     _widen(addresses, at, n, row, room)
     _exact.elementwise(wide, n, kinds, numbers, form, filled)
-    _exact.add(wide, n, kinds, numbers, form, _tiny(kinds[SLOT.second_moment]), filled, out[0])
+    _exact.add(wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0])
     if stride == 1:
         _exact.count(filled, n, kinds, form, 1, out[1])
 
 
 @exactly
-def _keep(addresses: Any, at: int, n: int, row: Any, kept: Any, taken: int) -> int:
-    """Put every ``stride``-th element of a block behind the ``taken`` in ``kept``; how many there are now."""
+def _sample(
+    addresses: Any, at: int, end: int, row: Any, kept: Any, taken: int, filled: Any, counts: Any
+) -> int:
+    """Put every ``stride``-th element of a strip behind the ``taken`` in ``kept``, counting when it is full.
+
+    Returns:
+        How many are in ``kept`` now.
+    """
     kinds, _, _, stride = row
-    first = (-at) % stride
-    if first >= n:
-        return taken
-    for slot in range(_SLOTS):
-        if kinds[slot] != ABSENT:
-            gather(addresses[slot], kinds[slot], at + first, at + n, stride, kept[slot, taken:])
-    return int(taken + (n - first + stride - 1) // stride)
+    at += (-at) % stride
+    while at < end:
+        n = min((end - at + stride - 1) // stride, BLOCK - taken)
+        for slot in range(_SLOTS):
+            if kinds[slot] != ABSENT:
+                gather(addresses[slot], kinds[slot], at, n, stride, kept[slot, taken:])
+        at, taken = at + n * stride, taken + n
+        if taken == BLOCK:
+            _count(row, kept, taken, filled, counts)
+            taken = 0
+    return taken
 
 
 @exactly
@@ -121,35 +107,38 @@ def _compile(version: str) -> Any:
         counts: Any,
     ) -> None:
         len(version)  # what a function closes over is part of its key on disk
-        narrow, kept = np.zeros((_SLOTS, STRIP), np.float32), np.zeros((_SLOTS, BLOCK))
+        narrow, kept = np.zeros((_SLOTS, BLOCK), np.float32), np.zeros((_SLOTS, BLOCK))
         wide, filled = np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK))
-        sums, tops = np.empty(len(SUM)), np.empty(len(TOP))
-        room = (narrow, narrow.view(np.int32), wide, filled, sums, tops)
+        exact = (narrow.ctypes.data, wide, filled)
+        found, sound = np.empty((BLOCKS, ADDED + len(TOP)), np.float32), np.zeros(BLOCKS, np.bool_)
+        fast = _fast.Room(
+            narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
+        )
         for task in range(len(tasks)):
             index, start, stop = tasks[task]
             narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
             row = (kinds[index], numbers[index], forms[index], strides[index])
             out = (figures[task], counts[task])
-            threshold = np.float32(-1)
             # Counting every element takes float64 anyway.
-            if strides[index] != 1 and _fast.suits(kinds[index], numbers[index], forms[index]):
-                threshold = _fast.floor_threshold(kinds[index], numbers[index])
-            taken = 0
+            suits = strides[index] != 1 and _fast.suits(kinds[index], numbers[index], forms[index])
+            plan = _fast.plan_of(kinds[index], numbers[index], forms[index])
+            found[:] = np.float32(0)  # which also keeps it alive: the compiler sees no use of an address
+            sound[:], fast.sums[:], fast.tops[:] = False, 0.0, -np.inf
+            covered = taken = 0
             for strip in range(start, stop, STRIP):
                 end = min(strip + STRIP, stop)
-                fast = threshold >= 0 and _fast_strip(
-                    addresses[index], strip, end - strip, row, threshold, room, out[0]
-                )
-                for at in range(strip, end, BLOCK):
+                if suits:
+                    covered += _fast.strip(addresses[index], strip, end, row, plan, fast)
+                for i in range((end - strip + BLOCK - 1) // BLOCK):
+                    at = strip + i * BLOCK
                     n = min(BLOCK, end - at)
-                    if not fast:
-                        _exact_block(addresses[index], at, n, row, room, out)
-                    if strides[index] > 1:
-                        taken = _keep(addresses[index], at, n, row, kept, taken)
-                        # Full up to what one more block may bring, or the last block.
-                        if taken > BLOCK - BLOCK // strides[index] - 2 or at + n == stop:
-                            _count(row, kept, taken, room[3], out[1])
-                            taken = 0
+                    if not sound[i]:
+                        _exact_block(addresses[index], at, n, row, exact, out)
+                if strides[index] > 1:
+                    taken = _sample(addresses[index], strip, end, row, kept, taken, filled, out[1])
+            _count(row, kept, taken, filled, out[1])
+            if covered:
+                _fast.put(covered, *row[:3], fast.sums, fast.tops, out[0])
 
     try:
         return njit(nogil=True, error_model="numpy", cache=True)(run)
