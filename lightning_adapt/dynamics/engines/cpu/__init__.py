@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +24,8 @@ _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT
 
 #: Elements of a task. Sums are taken task by task whatever the number of threads: results repeat bit for bit.
 _TASK = 1 << 18
+#: What it costs to count an element, in units of measuring it.
+_COUNTING = 16
 #: Elements that are gathered before they are measured: bounds what rules had to compute for them.
 _BATCH = 1 << 22
 
@@ -100,7 +103,7 @@ def _measured(batch: Sequence[Descriptor], strides: Sequence[int], histograms: b
     def work(piece: slice) -> None:
         run(everything[piece], *about, figures[piece], counts[piece])
 
-    pieces = _pieces(everything)
+    pieces = _pieces(everything, about[-1] == 1)
     if len(pieces) == 1:
         work(pieces[0])
     else:
@@ -115,15 +118,13 @@ def _measured(batch: Sequence[Descriptor], strides: Sequence[int], histograms: b
     return [Packed(torch.from_numpy(figures), summed, strides=[max(stride, 1) for stride in strides])]
 
 
-def _pieces(tasks: IntArray) -> list[slice]:
+def _pieces(tasks: IntArray, counted: npt.NDArray[np.bool_]) -> list[slice]:
     """Cut the tasks into some runs for each thread; one for all when threads would not pay."""
-    elements = np.cumsum(tasks[:, 2] - tasks[:, 1])
-    if torch.get_num_threads() == 1 or elements[-1] < _TASK:
+    work = np.cumsum((tasks[:, 2] - tasks[:, 1]) * np.where(counted[tasks[:, 0]], _COUNTING, 1))
+    if torch.get_num_threads() == 1 or work[-1] < _TASK:
         return [slice(0, len(tasks))]
-    size = max(_TASK, int(elements[-1]) // (8 * torch.get_num_threads()))
-    ends = np.unique(
-        np.append(np.searchsorted(elements, np.arange(size, elements[-1], size)) + 1, len(tasks))
-    )
+    size = max(_TASK, int(work[-1]) // (8 * torch.get_num_threads()))
+    ends = np.unique(np.append(np.searchsorted(work, np.arange(size, work[-1], size)) + 1, len(tasks)))
     return [slice(start, end) for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)]
 
 

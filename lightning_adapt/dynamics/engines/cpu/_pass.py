@@ -28,6 +28,7 @@ from lightning_adapt.dynamics.engines.descriptors import SLOTS
 from lightning_adapt.dynamics.histograms import FloatArray, IntArray
 
 _SLOTS = len(SLOTS)
+_WORTH = 4 * BLOCK  # elements: for less the fast way does not pay
 _FILLED = 8  # rows of what `_exact.elementwise` fills
 
 
@@ -45,13 +46,16 @@ def _widen(addresses: Any, at: int, n: int, row: Any, room: Any) -> None:
 
 
 @exactly
-def _exact_block(addresses: Any, at: int, n: int, row: Any, room: Any, out: Any) -> None:
-    """The figures of one block; its histograms too, where they count every element."""
+def _exact_block(addresses: Any, at: int, n: int, row: Any, sound: bool, room: Any, out: Any) -> None:
+    """The figures of a block, unless it was ``sound``, and its histograms where they count every element."""
     kinds, numbers, form, stride = row
+    if sound and stride != 1:
+        return
     _, wide, filled = room
     _widen(addresses, at, n, row, room)
     _exact.elementwise(wide, n, kinds, numbers, form, filled)
-    _exact.add(wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0])
+    if not sound:
+        _exact.add(wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0])
     if stride == 1:
         _exact.count(filled, n, kinds, form, 1, out[1])
 
@@ -119,8 +123,7 @@ def _compile(version: str) -> Any:
             narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
             row = (kinds[index], numbers[index], forms[index], strides[index])
             out = (figures[task], counts[task])
-            # Counting every element takes float64 anyway.
-            suits = strides[index] != 1 and _fast.suits(kinds[index], numbers[index], forms[index])
+            suits = stop - start >= _WORTH and _fast.suits(kinds[index], numbers[index], forms[index])
             plan = _fast.plan_of(kinds[index], numbers[index], forms[index])
             found[:] = np.float32(0)  # which also keeps it alive: the compiler sees no use of an address
             sound[:], fast.sums[:], fast.tops[:] = False, 0.0, -np.inf
@@ -132,8 +135,7 @@ def _compile(version: str) -> Any:
                 for i in range((end - strip + BLOCK - 1) // BLOCK):
                     at = strip + i * BLOCK
                     n = min(BLOCK, end - at)
-                    if not sound[i]:
-                        _exact_block(addresses[index], at, n, row, exact, out)
+                    _exact_block(addresses[index], at, n, row, sound[i], exact, out)
                 if strides[index] > 1:
                     taken = _sample(addresses[index], strip, end, row, kept, taken, filled, out[1])
             _count(row, kept, taken, filled, out[1])
