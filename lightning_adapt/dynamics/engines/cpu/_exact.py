@@ -287,20 +287,23 @@ _MOVED_SHIFT, _MOVED_FIRST = 52 - UPDATE.mantissa_bits, UPDATE.first_key
 
 
 @exactly
-def count(y: Any, n: int, kinds: Any, form: int, weight: int, counts: Any) -> None:
+def count(y: Any, n: int, kinds: Any, form: int, weight: int, bins: Any, counts: Any) -> None:
     """Count the elements that `elementwise` filled into the three histograms, each ``weight`` times."""
     if form & CANONICAL:
-        _count(y[RATE], n, _RATE_SHIFT, _RATE_FIRST, weight, counts[0])
+        _count(y[RATE], n, _RATE_SHIFT, _RATE_FIRST, weight, bins, counts[0])
         if kinds[SLOT.second_moment]:
-            _count(y[HAT], n, _HAT_SHIFT, _HAT_FIRST, weight, counts[1])
+            _count(y[HAT], n, _HAT_SHIFT, _HAT_FIRST, weight, bins, counts[1])
     if form & CANONICAL or kinds[SLOT.before]:
-        _count(y[MOVED], n, _MOVED_SHIFT, _MOVED_FIRST, weight, counts[2])
+        _count(y[MOVED], n, _MOVED_SHIFT, _MOVED_FIRST, weight, bins, counts[2])
 
 
 @exactly
-def _count(x: Any, n: int, shift: int, first: int, weight: int, counts: Any) -> None:
-    """The bin is a shift of the bit pattern, see `histograms`."""
-    bits = x.view(np.int64)
+def _count(x: Any, n: int, shift: int, first: int, weight: int, bins: Any, counts: Any) -> None:
+    """The bin is a shift of the bit pattern, see `histograms`; all of them first, which vectorises."""
+    bits, last, unknown = x.view(np.int64), len(counts) - 1, 0
     for i in range(n):
-        if not np.isnan(x[i]):
-            counts[min(max((bits[i] >> shift) - first, 0), len(counts) - 1)] += weight
+        bins[i] = min(max((bits[i] >> shift) - first, 0), last)
+        unknown += np.isnan(x[i])
+    for i in range(n):
+        if unknown == 0 or not np.isnan(x[i]):
+            counts[bins[i]] += weight

@@ -36,7 +36,7 @@ _FILLED = 8  # rows of what `_exact.elementwise` fills
 def _widen(addresses: Any, at: int, n: int, row: Any, room: Any) -> None:
     """A block as float64."""
     kinds, numbers = row[:2]
-    narrow, wide, _ = room
+    narrow, wide, _, _ = room
     for slot in range(_SLOTS):
         doubles(addresses[slot], kinds[slot], at, n, wide[slot], narrow + 4 * BLOCK * slot)
     factor = numbers[SCALAR.gradient_factor]
@@ -51,18 +51,18 @@ def _exact_block(addresses: Any, at: int, n: int, row: Any, sound: bool, room: A
     kinds, numbers, form, stride = row
     if sound and stride != 1:
         return
-    _, wide, filled = room
+    _, wide, filled, bins = room
     _widen(addresses, at, n, row, room)
     _exact.elementwise(wide, n, kinds, numbers, form, filled)
     if not sound:
         _exact.add(wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0])
     if stride == 1:
-        _exact.count(filled, n, kinds, form, 1, out[1])
+        _exact.count(filled, n, kinds, form, 1, bins, out[1])
 
 
 @exactly
 def _sample(
-    addresses: Any, at: int, end: int, row: Any, kept: Any, taken: int, filled: Any, counts: Any
+    addresses: Any, at: int, end: int, row: Any, kept: Any, taken: int, room: Any, counts: Any
 ) -> int:
     """Put every ``stride``-th element of a strip behind the ``taken`` in ``kept``, counting when it is full.
 
@@ -78,19 +78,20 @@ def _sample(
                 gather(addresses[slot], kinds[slot], at, n, stride, kept[slot, taken:])
         at, taken = at + n * stride, taken + n
         if taken == BLOCK:
-            _count(row, kept, taken, filled, counts)
+            _count(row, kept, taken, room, counts)
             taken = 0
     return taken
 
 
 @exactly
-def _count(row: Any, kept: Any, taken: int, filled: Any, counts: Any) -> None:
+def _count(row: Any, kept: Any, taken: int, room: Any, counts: Any) -> None:
     """Count what was kept."""
+    _, _, filled, bins = room
     kinds, numbers, form, stride = row
     if numbers[SCALAR.gradient_factor] != 1:
         kept[SLOT.gradient, :taken] *= numbers[SCALAR.gradient_factor]
     _exact.elementwise(kept, taken, kinds, numbers, form, filled)
-    _exact.count(filled, taken, kinds, form, stride, counts)
+    _exact.count(filled, taken, kinds, form, stride, bins, counts)
 
 
 def _compile(version: str) -> Any:
@@ -113,7 +114,7 @@ def _compile(version: str) -> Any:
         len(version)  # what a function closes over is part of its key on disk
         narrow, kept = np.zeros((_SLOTS, BLOCK), np.float32), np.zeros((_SLOTS, BLOCK))
         wide, filled = np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK))
-        exact = (narrow.ctypes.data, wide, filled)
+        exact = (narrow.ctypes.data, wide, filled, np.empty(BLOCK, np.int64))
         found, sound = np.empty((BLOCKS, ADDED + len(TOP)), np.float32), np.zeros(BLOCKS, np.bool_)
         fast = _fast.Room(
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
@@ -137,8 +138,8 @@ def _compile(version: str) -> Any:
                     n = min(BLOCK, end - at)
                     _exact_block(addresses[index], at, n, row, sound[i], exact, out)
                 if strides[index] > 1:
-                    taken = _sample(addresses[index], strip, end, row, kept, taken, filled, out[1])
-            _count(row, kept, taken, filled, out[1])
+                    taken = _sample(addresses[index], strip, end, row, kept, taken, exact, out[1])
+            _count(row, kept, taken, exact, out[1])
             if covered:
                 _fast.put(covered, *row[:3], fast.sums, fast.tops, out[0])
 
