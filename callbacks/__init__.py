@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lightning_adapt.callbacks._factory import callbacks_factory
 
 if TYPE_CHECKING:
     from lightning_adapt.callbacks.dynamics_monitor import OptimizerDynamicsMonitor
+    from lightning_adapt.callbacks.mixed_precision import FusedMixedPrecision
 
-__all__ = ["OptimizerDynamicsMonitor", "callbacks_factory"]
+# Lightning asks for the factory at every Trainer(): what it does not need is loaded when first used.
+_HOME = {"FusedMixedPrecision": "mixed_precision", "OptimizerDynamicsMonitor": "dynamics_monitor"}
+__all__ = ["FusedMixedPrecision", "OptimizerDynamicsMonitor", "callbacks_factory"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lightning asks for the factory at every Trainer(): what it does not need is loaded when first used.
-    if name != "OptimizerDynamicsMonitor":
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lightning_adapt.callbacks.dynamics_monitor import OptimizerDynamicsMonitor
-
-    return OptimizerDynamicsMonitor
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

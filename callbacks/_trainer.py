@@ -79,8 +79,13 @@ def loss_scale(trainer: Trainer) -> Tensor | float | None:
     scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
     if scaler is None or not scaler.is_enabled():
         return None
-    scale = getattr(scaler, "_scale", None)  # get_scale() would read it on the host
+    scale = scale_of(scaler)
     return scale if scale is not None else float(scaler._init_scale)
+
+
+def scale_of(scaler: torch.amp.GradScaler | None) -> Tensor | None:
+    """The scale where the device has it; ``None`` without a scaler, or before it has scaled anything."""
+    return getattr(scaler, "_scale", None)  # get_scale() would read it on the host
 
 
 def split_loggers(trainer: Trainer) -> tuple[list[Any], list[Any]]:

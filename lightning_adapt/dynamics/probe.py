@@ -316,14 +316,17 @@ class DynamicsProbe:
         gradient_factor: Scalar = 1.0
         scale, found_inf = armed.loss_scale, getattr(self.optimizer, "found_inf", None)
         if found_inf is not None:
-            # A fused step unscales in its kernel, and does neither that nor anything else when it found inf.
+            # A fused step divides in its kernel, and does neither that nor anything else when it found inf.
             found = found_inf.detach().double() if found_inf.device.type != "mps" else found_inf.detach()
             scalars["found_inf"], applied = found.reshape(()), (found.reshape(()) == 0).to(found.dtype)
             given = getattr(self.optimizer, "grad_scale", None)
             if given is not None:
-                scale = given.detach().clone().reshape(())
-                inverse = 1 / scale.to(found.dtype)
-                gradient_factor = torch.where(found.reshape(()) > 0, inverse, torch.ones_like(inverse))
+                divisor = given.detach().clone().reshape(())
+                scale = divisor if scale is None else scale
+                inverse = 1 / divisor.to(found.dtype)
+                # Made by clipping gradients that are not finite, it is not finite either: it says nothing.
+                undone = (found.reshape(()) > 0) & divisor.isfinite()
+                gradient_factor = torch.where(undone, inverse, torch.ones_like(inverse))
         if scale is not None:
             scalars["loss_scale"] = scale
         if self._fused_skips is not None:

@@ -27,18 +27,19 @@ WAYS: dict[str, dict[str, Any]] = {
     "manual": {},
     "inf": {},
 }
+BY_VALUE = {"gradient_clip_val": 1e-4, "gradient_clip_algorithm": "value"}
 POISONED = 5
 
 
 def _run(
-    precision: str, implementation: str, way: str, engine: str = "auto"
+    precision: str, implementation: str, way: str, engine: str = "auto", *, clip_fused: bool = False
 ) -> tuple[Observed, OptimizerDynamicsMonitor]:
     torch.manual_seed(0)
     # An eps that fp16 can hold: this test is about truth, not about good settings.
     make = partial(torch.optim.AdamW, lr=0.01, eps=1e-3, **IMPLEMENTATIONS[implementation])
     module = Observed(make, poison=POISONED if way == "inf" else None, manual=way == "manual")
     monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, engine=engine, strict=True)
-    trainer_for(precision, monitor, **WAYS[way]).fit(module)
+    trainer_for(precision, monitor, clip_fused=clip_fused, **WAYS.get(way, BY_VALUE)).fit(module)
     return module, monitor
 
 
@@ -63,7 +64,19 @@ def test_table_is_what_happened(precision: str, implementation: str, way: str, e
         with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
             _run(precision, implementation, way, engine)
         return
-    module, monitor = _run(precision, implementation, way, engine)
+    _assert_true(precision, way, *_run(precision, implementation, way, engine))
+
+
+@pytest.mark.parametrize("way", [*WAYS, "clipping by value"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_table_is_what_happened_with_fused_mixed_precision(
+    precision: str, implementation: str, way: str
+) -> None:
+    _assert_true(precision, way, *_run(precision, implementation, way, clip_fused=True))
+
+
+def _assert_true(precision: str, way: str, module: Observed, monitor: OptimizerDynamicsMonitor) -> None:
     tables = monitor.history
     scaled = precision == "16-mixed"
     if way == "manual":
@@ -115,15 +128,21 @@ def test_gradients_are_unscaled_and_clipped(implementation: str) -> None:
         _, monitor = _run(precision, implementation, "plain")
         sizes[precision] = monitor.history[0]["head.weight", "grad_rms"]
     assert sizes["16-mixed"] == pytest.approx(sizes["32-true"], rel=0.02)
+    for precision in ("32-true", "bf16-mixed", "16-mixed"):
+        _, monitor = _run(precision, implementation, "clipping", clip_fused=True)
+        for table in monitor.history:
+            norm = math.sqrt((table["numel"] * table["grad_rms"] ** 2).sum())
+            assert norm == pytest.approx(1e-3, rel=1e-3)
     _, monitor = _run("32-true", implementation, "clipping")
     for table in monitor.history:
         norm = math.sqrt((table["numel"] * table["grad_rms"] ** 2).sum())
         assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.parametrize("clip_fused", [False, True])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_skipped_step_says_which_gradients_were_not_finite(implementation: str) -> None:
-    _, monitor = _run("16-mixed", implementation, "inf")
+def test_a_skipped_step_says_which_gradients_were_not_finite(implementation: str, clip_fused: bool) -> None:
+    _, monitor = _run("16-mixed", implementation, "inf", clip_fused=clip_fused)
     skipped = [table for table in monitor.history if table.skipped]
     assert [table.step for table in skipped] == [POISONED]
     assert skipped[0]["head.weight", "grad_nonfinite_frac"] == 1.0
