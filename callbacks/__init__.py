@@ -10,10 +10,20 @@ from lightning_adapt.callbacks._factory import callbacks_factory
 if TYPE_CHECKING:
     from lightning_adapt.callbacks.dynamics_monitor import OptimizerDynamicsMonitor
     from lightning_adapt.callbacks.mixed_precision import FusedMixedPrecision
+    from lightning_adapt.callbacks.step_notice import OptimizerStepNotice
 
 # Lightning asks for the factory at every Trainer(): what it does not need is loaded when first used.
-_HOME = {"FusedMixedPrecision": "mixed_precision", "OptimizerDynamicsMonitor": "dynamics_monitor"}
-__all__ = ["FusedMixedPrecision", "OptimizerDynamicsMonitor", "callbacks_factory"]
+_HOME = {
+    "FusedMixedPrecision": "mixed_precision",
+    "OptimizerDynamicsMonitor": "dynamics_monitor",
+    "OptimizerStepNotice": "step_notice",
+}
+__all__ = [
+    "FusedMixedPrecision",
+    "OptimizerDynamicsMonitor",
+    "OptimizerStepNotice",
+    "callbacks_factory",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
-from lightning_adapt.dynamics.probe import has_step_hooks
+from lightning_adapt.dynamics.step_hooks import has_step_hooks
 
 
 def batch_step(trainer: Trainer) -> int:

@@ -1,4 +1,4 @@
-"""FusedMixedPrecision: fused optimizers together with gradient clipping, with a gradient scaler or without."""
+"""FusedMixedPrecision: fused optimizers together with gradient clipping, with a scaler or without."""
 
 from __future__ import annotations
 
