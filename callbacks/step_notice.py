@@ -55,8 +55,8 @@ class OptimizerStepNotice(Callback):
                 self._hooks.append(StepHooks(optimizer, after=call).attach())
             else:
                 rank_zero_warn(
-                    f"OptimizerStepNotice: steps of {type(optimizer).__name__} are not noticed; derive it from "
-                    "torch.optim.Optimizer and call its __init__"
+                    f"OptimizerStepNotice: steps of {type(optimizer).__name__} are not noticed; derive it "
+                    "from torch.optim.Optimizer and call its __init__"
                 )
 
     @override
