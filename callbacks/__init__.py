@@ -9,17 +9,20 @@ from lightning_adapt.callbacks._factory import callbacks_factory
 
 if TYPE_CHECKING:
     from lightning_adapt.callbacks.dynamics_monitor import OptimizerDynamicsMonitor
+    from lightning_adapt.callbacks.loss_scale_monitor import LossScaleMonitor
     from lightning_adapt.callbacks.mixed_precision import FusedMixedPrecision
     from lightning_adapt.callbacks.step_notice import OptimizerStepNotice
 
 # Lightning asks for the factory at every Trainer(): what it does not need is loaded when first used.
 _HOME = {
     "FusedMixedPrecision": "mixed_precision",
+    "LossScaleMonitor": "loss_scale_monitor",
     "OptimizerDynamicsMonitor": "dynamics_monitor",
     "OptimizerStepNotice": "step_notice",
 }
 __all__ = [
     "FusedMixedPrecision",
+    "LossScaleMonitor",
     "OptimizerDynamicsMonitor",
     "OptimizerStepNotice",
     "callbacks_factory",

@@ -103,18 +103,26 @@ class Observed(LightningModule):
         return DataLoader(list(torch.randn(64, 8, generator=generator)), batch_size=4)  # type: ignore[arg-type]
 
 
-def scaler_for(precision: str) -> torch.amp.GradScaler | None:
+def scaler_for(precision: str, **options: Any) -> torch.amp.GradScaler | None:
     """A scale that fits the model from the start: skipped steps are then only those we ask for."""
-    return torch.amp.GradScaler("cpu", init_scale=1024.0) if precision == "16-mixed" else None
+    options = {"init_scale": 1024.0, **options}
+    return torch.amp.GradScaler("cpu", **options) if precision == "16-mixed" else None
 
 
-def trainer_for(precision: str, *callbacks: Callback, clip_fused: bool = False, **options: Any) -> Trainer:
+def trainer_for(
+    precision: str,
+    *callbacks: Callback,
+    clip_fused: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
+    **options: Any,
+) -> Trainer:
     """A quiet trainer; 16-mixed on CPU has a real gradient scaler, which Lightning gives only this way.
 
     Args:
         precision: Lightning's name.
         callbacks: Of the trainer.
         clip_fused: Take our precision plugin instead of Lightning's.
+        scaler: For 16-mixed on CPU; ``None`` takes `scaler_for`'s.
         options: Further arguments of ``Trainer``.
     """
     settings: dict[str, Any] = {
@@ -130,7 +138,7 @@ def trainer_for(precision: str, *callbacks: Callback, clip_fused: bool = False, 
         **options,
     }
     on_cpu = settings["accelerator"] == "cpu"
-    scaler = scaler_for(precision) if on_cpu else None
+    scaler = (scaler or scaler_for(precision)) if on_cpu else None
     if clip_fused:
         settings["plugins"] = FusedMixedPrecision(precision, scaler=scaler)  # type: ignore[arg-type]
     elif precision == "16-mixed" and on_cpu:
