@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_adapt.callbacks.dynamics_monitor import OptimizerDynamicsMonitor
     from lightning_adapt.callbacks.loss_scale_monitor import LossScaleMonitor
     from lightning_adapt.callbacks.mixed_precision import FusedMixedPrecision
+    from lightning_adapt.callbacks.skip_aware_scheduler import SkipAwareScheduler
     from lightning_adapt.callbacks.step_notice import OptimizerStepNotice
 
 # Lightning asks for the factory at every Trainer(): what it does not need is loaded when first used.
@@ -19,12 +20,14 @@ _HOME = {
     "LossScaleMonitor": "loss_scale_monitor",
     "OptimizerDynamicsMonitor": "dynamics_monitor",
     "OptimizerStepNotice": "step_notice",
+    "SkipAwareScheduler": "skip_aware_scheduler",
 }
 __all__ = [
     "FusedMixedPrecision",
     "LossScaleMonitor",
     "OptimizerDynamicsMonitor",
     "OptimizerStepNotice",
+    "SkipAwareScheduler",
     "callbacks_factory",
 ]
 

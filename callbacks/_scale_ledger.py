@@ -52,8 +52,8 @@ class Report:
 class ScaleLedger:
     """Counts growths and back-offs of the scale, steps skipped and made.
 
-    A step is announced; then its optimizer's ``step`` is called, unless the scaler found inf. A fused optimizer
-    is called in any case and gets ``found_inf``, which stays on the device until it is sent.
+    A step is announced; then its optimizer's ``step`` is called, unless the scaler found inf. A fused
+    optimizer is called in any case and gets ``found_inf``, which stays on the device until it is sent.
 
     Args:
         optimizers: Torch optimizers, all with step hooks.

@@ -20,6 +20,11 @@ def batch_step(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
+def batch_index(trainer: Trainer) -> int:
+    """Index of the current batch in its epoch, as Lightning counts for learning-rate schedules."""
+    return int(trainer.fit_loop.epoch_loop.batch_idx)
+
+
 def cadence(trainer: Trainer) -> int:
     """The trainer's ``log_every_n_steps``; 0 when it logs nothing."""
     return int(getattr(trainer, "log_every_n_steps", 0) or 0)

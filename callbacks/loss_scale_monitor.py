@@ -29,9 +29,9 @@ class LossScaleMonitor(Callback):
     - ``loss_scale/skipped_frac_recent``: the same since it was last logged;
     - ``loss_scale/global_step``: what Lightning counts, skipped steps included.
 
-    Counts are since training began, and go on when a run is resumed. Without a scaler the monitor says so and
-    does nothing. It never waits for the device: a step costs the copy of one number there, and all of them are
-    brought to the host when they are logged.
+    Counts are since training began, and go on when a run is resumed. Without a scaler the monitor says so
+    and does nothing. It never waits for the device: a step costs the copy of one number there, and all of
+    them are brought to the host when they are logged.
 
     Args:
         every_n_steps: Log every n-th batch that steps; ``None`` takes the trainer's ``log_every_n_steps``.
