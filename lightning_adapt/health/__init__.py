@@ -3,7 +3,7 @@
 A rule is data (`Rule`), a `Judge` runs rules over the tables of a run, and what they find are `Finding`s:
 
 >>> from lightning_adapt.health import Judge
->>> judge = Judge({"epsilon-floor": {"threshold": 0.2}, "dead-rows": False})
+>>> judge = Judge({"epsilon-floor": {"threshold": 0.2}, "spike-warning": False})
 >>> # for table in lightning_adapt.read_dynamics(folder): news = judge.see(table)
 >>> judge.findings
 []

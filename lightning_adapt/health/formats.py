@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -35,7 +36,7 @@ class Format:
     @property
     def tiny(self) -> float:
         """Smallest normal number."""
-        return 2.0 ** (2 - 2 ** (self.exponent - 1))
+        return math.ldexp(1.0, 2 - (1 << (self.exponent - 1)))
 
     @property
     def smallest(self) -> float:
@@ -45,7 +46,7 @@ class Format:
     @property
     def largest(self) -> float:
         """Largest finite number."""
-        return (2.0 - self.eps) * 2.0 ** (2 ** (self.exponent - 1) - 1)
+        return math.ldexp(2.0 - self.eps, (1 << (self.exponent - 1)) - 1)
 
     def rounds_to_zero(self, value: float) -> bool:
         """Whether the nearest number to ``value`` is 0 (at half of `smallest` the even neighbour is)."""

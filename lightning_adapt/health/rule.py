@@ -33,8 +33,8 @@ class Verdict:
         parameter: For the whole run: the parameter that it is about, if any.
     """
 
-    hit: npt.NDArray[np.bool_]
-    value: FloatArray
+    hit: npt.NDArray[np.bool_] | np.bool_ | bool
+    value: FloatArray | float
     cause: str | npt.NDArray[Any] = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     parameter: str = ""

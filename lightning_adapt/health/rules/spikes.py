@@ -14,11 +14,11 @@ def _spike(window: Window, limits: Limits) -> Verdict:
 RULES = [
     Rule(
         name="spike-warning",
-        meaning="The second moment is far below the squared gradient: this step was too large for its gradient.",
+        meaning="The second moment is far below the squared gradient: the step was too large.",
         measure=_spike,
         thresholds={"threshold": 2.3},
         sentence="{parameter}: g² is {value:.1f}² times what the second moment expects (rms_t {value:.2f})",
         remedy="lower beta2, or clip the update by rms_t as StableAdamW does; warm up longer",
-        source="Wortsman et al. (2023), Stable and low-precision training, arXiv:2304.13013: spikes follow 1 to 8 steps after rms_t >= 2.3",
+        source="Wortsman et al. (2023), arXiv:2304.13013: loss spikes follow rms_t >= 2.3 within 1 to 8 steps",
     ),
 ]
