@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_adapt import callbacks, dynamics, optimizers, recipes, views
+    from lightning_adapt import callbacks, dynamics, health, optimizers, recipes, views
     from lightning_adapt.views.reader import read_dynamics
 
-__all__ = ["callbacks", "dynamics", "optimizers", "read_dynamics", "recipes", "views"]
+__all__ = ["callbacks", "dynamics", "health", "optimizers", "read_dynamics", "recipes", "views"]
 __version__ = "0.1.0"
 
 _HOME = {"read_dynamics": "lightning_adapt.views.reader"}
