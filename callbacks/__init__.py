@@ -9,6 +9,7 @@ from lightning_adapt.callbacks._factory import callbacks_factory
 
 if TYPE_CHECKING:
     from lightning_adapt.callbacks.dynamics_monitor import OptimizerDynamicsMonitor
+    from lightning_adapt.callbacks.health_monitor import CriticalFindingError, OptimizerHealthMonitor
     from lightning_adapt.callbacks.loss_scale_monitor import LossScaleMonitor
     from lightning_adapt.callbacks.mixed_precision import FusedMixedPrecision
     from lightning_adapt.callbacks.skip_aware_scheduler import SkipAwareScheduler
@@ -16,16 +17,20 @@ if TYPE_CHECKING:
 
 # Lightning asks for the factory at every Trainer(): what it does not need is loaded when first used.
 _HOME = {
+    "CriticalFindingError": "health_monitor",
     "FusedMixedPrecision": "mixed_precision",
     "LossScaleMonitor": "loss_scale_monitor",
     "OptimizerDynamicsMonitor": "dynamics_monitor",
+    "OptimizerHealthMonitor": "health_monitor",
     "OptimizerStepNotice": "step_notice",
     "SkipAwareScheduler": "skip_aware_scheduler",
 }
 __all__ = [
+    "CriticalFindingError",
     "FusedMixedPrecision",
     "LossScaleMonitor",
     "OptimizerDynamicsMonitor",
+    "OptimizerHealthMonitor",
     "OptimizerStepNotice",
     "SkipAwareScheduler",
     "callbacks_factory",

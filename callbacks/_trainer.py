@@ -78,6 +78,15 @@ def optimizers(trainer: Trainer) -> list[Any]:
     ]
 
 
+def labelled(trainer: Trainer) -> list[tuple[str, Any]]:
+    """The trainer's optimizers with their names: the class, numbered where there are several of it."""
+    found = optimizers(trainer)
+    names = [type(optimizer).__name__ for optimizer in found]
+    earlier = [names[:index].count(name) for index, name in enumerate(names)]
+    labels = [f"{name}-{count}" if count else name for name, count in zip(names, earlier, strict=True)]
+    return list(zip(labels, found, strict=True))
+
+
 def loss_scale(trainer: Trainer) -> Tensor | float | None:
     """The gradient scaler's scale for this step, without waiting for the device; ``None`` without one."""
     plugin = trainer.precision_plugin
@@ -91,6 +100,11 @@ def loss_scale(trainer: Trainer) -> Tensor | float | None:
 def scale_of(scaler: torch.amp.GradScaler | None) -> Tensor | None:
     """The scale where the device has it; ``None`` without a scaler, or before it has scaled anything."""
     return getattr(scaler, "_scale", None)  # get_scale() would read it on the host
+
+
+def any_rank(trainer: Trainer, wanted: bool) -> bool:
+    """Whether any process wants it; all must ask."""
+    return bool(trainer.strategy.reduce_boolean_decision(wanted, all=False))
 
 
 def split_loggers(trainer: Trainer) -> tuple[list[Any], list[Any]]:
