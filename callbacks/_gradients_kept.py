@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from heapq import nsmallest
 from typing import Any
 
 import torch
@@ -65,11 +66,11 @@ class _Watch:
     def look(self) -> None:
         if self._gone:
             return
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in sorted(parameters, key=Tensor.numel) if p.grad is not None]
-        gradients = [g.coalesce().values() if g.is_sparse else g for g in gradients[:LOOKED_AT]]
+        kept = (p.grad for group in self._optimizer.param_groups for p in group["params"])
+        gradients = nsmallest(LOOKED_AT, (g for g in kept if g is not None), key=Tensor.numel)
         if gradients:
-            norms = torch._foreach_norm([g.detach() for g in gradients])
+            dense = [g.coalesce().values() if g.is_sparse else g.detach() for g in gradients]
+            norms = torch._foreach_norm(dense)  # pyright: ignore[reportPrivateImportUsage]
             self._sizes.append(torch.stack([norm.float() for norm in norms]).amax())
         else:
             self._gone = True

@@ -69,9 +69,11 @@ class HealthOutlet:
             step: Of the last of them.
         """
         values = [finding.to_dict() for finding in findings]
-        for view in self._views:
+        for view in self._views:  # how long they held
             view.write_events([finding for finding in values if finding["ended_at"] is None], step)
-        if not values:
+        if not tables:
+            rank_zero_info(f"{NAME}: no table was read; `every_n_steps` says how often they are")
+        elif not values:
             rank_zero_info(f"{NAME}: nothing was found in {tables} tables")
         elif find_spec("rich") is not None:
             from rich.console import Console

@@ -9,19 +9,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_adapt.callbacks import _trainer
 from lightning_adapt.callbacks._black_box import BlackBox
 from lightning_adapt.callbacks._guard import Guard
-from lightning_adapt.callbacks._health_outlet import NAME, HealthOutlet
+from lightning_adapt.callbacks._health_outlet import NAME, HealthOutlet, HealthWarning
 from lightning_adapt.callbacks._notes import Flight, Notes
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.health import Finding, Judge
 
 MOST_WAITING = 1024
 """Batches noted while no table comes, before they are sent to the host."""
-
-_UNDER_A_SCALER = 3
-"""Losses that are not finite in a row before they mean something, where the scaler skips such steps."""
 
 
 class HealthSession:
@@ -49,9 +45,8 @@ class HealthSession:
         self._notes = Notes(trainer, module, guard)
         self._outlet = HealthOutlet(trainer)
         self._queue: deque[DynamicsTable] = deque()
-        self._pending: deque[tuple[DynamicsTable | None, Flight]] = deque()
+        self._pending: deque[tuple[Flight, list[DynamicsTable]]] = deque()
         self._tables, self._step = 0, 0
-        self._lost = False  # the loss is not finite, and that was told
         self._told = False
         self.critical: list[Finding] = []
         """Critical findings that nobody has acted on."""
@@ -75,13 +70,16 @@ class HealthSession:
         Args:
             wait: Wait for what is on its way.
         """
-        while self._queue:
-            self._pending.append((self._queue.popleft(), self._notes.send()))
-        if self._notes.waiting >= MOST_WAITING or (wait and self._notes.waiting):
-            self._pending.append((None, self._notes.send()))
-        while self._pending and (wait or self._pending[0][1].numbers.ready()):
-            table, flight = self._pending.popleft()
-            self._judge_one(table, flight)
+        if self._queue or self._notes.waiting >= MOST_WAITING or (wait and self._notes.waiting):
+            self._pending.append((self._notes.send(), list(self._queue)))
+            self._queue.clear()
+        while self._pending and (wait or self._pending[0][0].numbers.ready()):
+            flight, tables = self._pending.popleft()
+            lost, dumped = self._notes.arrive(flight), self._box.dumped
+            for table in tables:
+                self._judge_one(table)
+            if lost is not None:
+                self._tell_loss(*lost, dump=self._box.dumped == dumped)
 
     def finish(self) -> None:
         """Judge all there is, and sum up."""
@@ -92,25 +90,19 @@ class HealthSession:
         """Let go of the optimizers."""
         self._notes.end()
 
-    # --- one table ---
-
-    def _judge_one(self, table: DynamicsTable | None, flight: Flight) -> None:
-        facts = self._notes.facts(flight, table)
-        critical: list[Finding] = []
-        if table is not None:
-            self._box.add(table)
-            self._tables, self._step = self._tables + 1, table.step
-            news = self._judge.see(table, facts)
-            critical = [f for f in news if f.severity == "critical" and f.ended_at is None]
-            self._outlet.tell(news, self._judge.open, table.step)
-        self.critical += critical
-        most = 1 if _trainer.loss_scale(self._trainer) is None else _UNDER_A_SCALER
-        lost, self._lost = self._lost, self._notes.nonfinite >= most
+    def _judge_one(self, table: DynamicsTable) -> None:
+        self._box.add(table)
+        self._tables, self._step = self._tables + 1, table.step
+        news = self._judge.see(table, self._notes.facts(table))
+        self._outlet.tell(news, self._judge.open, table.step)
+        critical = [f for f in news if f.severity == "critical" and f.ended_at is None]
         if critical:
+            self.critical += critical
             self._dump(critical[0].rule, critical[0].first_step)
-        elif self._lost and not lost:
-            step, loss = self._notes.losses[-1]
-            rank_zero_warn(f"{NAME}: the loss is {loss} at step {step}")
+
+    def _tell_loss(self, step: int, loss: float, *, dump: bool) -> None:
+        rank_zero_warn(f"{NAME}: the loss is {loss} at step {step}", category=HealthWarning)
+        if dump:  # not for a finding that says the same
             self._dump("loss is not finite", step)
 
     def _dump(self, reason: str, step: int) -> None:

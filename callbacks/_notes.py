@@ -22,7 +22,10 @@ from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.health import Facts
 
 MOST_LOSSES = 1000
-"""Losses remembered for a dump."""
+"""Batches whose loss is remembered."""
+
+UNDER_A_SCALER = 3
+"""Losses in a row that are not finite before they mean something, where a scaler skips such steps."""
 
 _CLOSE = 1e-3
 """A norm this close to the limit, relatively, was clipped to it."""
@@ -54,14 +57,17 @@ class Notes:
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule, guard: Guard) -> None:
+        # A gradient scaler skips the step of a loss that is inf; several in a row mean more.
+        self._patience = 1 if _trainer.loss_scale(trainer) is None else UNDER_A_SCALER
         self._trainer, self._module = trainer, module
         self._kept = GradientsKept(_trainer.labelled(trainer), guard)
         self._total_steps = _total_steps(trainer) if module.automatic_optimization else None
         self._batches: list[_Batch] = []
+        self._any_kept: dict[str, bool] = {}
+        self._schedule: deque[tuple[int, int | None]] = deque(maxlen=MOST_LOSSES)
         self.losses: deque[tuple[int, float]] = deque(maxlen=MOST_LOSSES)
         """Step and loss of the last batches that have arrived."""
-        self.nonfinite = 0
-        """Batches in a row, up to the last that has arrived, whose loss was inf or NaN."""
+        self._nonfinite = 0
 
     def end(self) -> None:
         """Let go of the optimizers."""
@@ -89,28 +95,38 @@ class Notes:
         losses = [math.nan if batch.loss is None else batch.loss for batch in batches]
         return Flight(batches, Numbers([*losses, *(x for batch in batches for x in batch.kept.values())]))
 
-    def facts(self, flight: Flight, table: DynamicsTable | None) -> Facts:
-        """Read what has arrived, and say what is known beside ``table``; waits if need be."""
+    def arrive(self, flight: Flight) -> tuple[int, float] | None:
+        """Take in what has arrived; waits if need be.
+
+        Returns:
+            Step and loss where the loss turned inf or NaN, if it did; under a gradient scaler, where it was
+            so for the third time in a row.
+        """
+        lost = None
         numbers = flight.numbers.read()
-        losses, rest = numbers[: len(flight.batches)], iter(numbers[len(flight.batches) :])
+        losses, kept = numbers[: len(flight.batches)], iter(numbers[len(flight.batches) :])
         automatic = self._module.automatic_optimization
         normalized = self._trainer.accumulate_grad_batches if automatic else 1
-        kept: dict[str, bool] = {}
         for batch, loss in zip(flight.batches, losses, strict=True):
+            self._schedule.append((batch.step, batch.schedule_steps))
             if batch.loss is not None:
                 self.losses.append((batch.step, loss * normalized))
-                self.nonfinite = 0 if math.isfinite(loss) else self.nonfinite + 1
+                self._nonfinite = 0 if math.isfinite(loss) else self._nonfinite + 1
+                if self._nonfinite == self._patience:
+                    lost = lost or self.losses[-1]
             for label in batch.kept:
-                kept[label] = kept.get(label, False) or next(rest) > 0
-        if table is None:
-            return Facts()
-        mine = [loss for step, loss in self.losses if step == table.step]
-        steps = [batch.schedule_steps for batch in flight.batches if batch.step <= table.step]
+                self._any_kept[label] = self._any_kept.get(label, False) or next(kept) > 0
+        return lost
+
+    def facts(self, table: DynamicsTable) -> Facts:
+        """What is known beside ``table``, from all that has arrived."""
+        losses = [loss for step, loss in self.losses if step == table.step]
+        schedule = [steps for step, steps in self._schedule if step <= table.step]
         return Facts(
-            loss=sum(mine) / len(mine) if mine else None,
+            loss=sum(losses) / len(losses) if losses else None,
             clipped_frac=_clipped_frac(self._trainer, table),
-            gradients_kept=kept.get(table.optimizer),
-            schedule_steps=steps[-1] if steps else None,
+            gradients_kept=self._any_kept.pop(table.optimizer, None),
+            schedule_steps=schedule[-1] if schedule else None,
             total_steps=self._total_steps,
             precision=str(self._trainer.precision),
         )

@@ -16,7 +16,7 @@ from lightning_adapt.callbacks._numbers import Numbers
 from lightning_adapt.dynamics.canonical import Scalar
 from lightning_adapt.dynamics.step_hooks import StepHooks
 
-COUNTS = ("growths", "backoffs", "skipped_steps", "real_steps")
+COUNTS: tuple[str, ...] = ("growths", "backoffs", "skipped_steps", "real_steps")
 
 MOST_WAITING = 256
 """Steps noted before they are sent to the host, at the latest."""

@@ -36,18 +36,20 @@ class OptimizerHealthMonitor(Callback):
 
     It looks at the tables of the `OptimizerDynamicsMonitor` in the trainer's callbacks, wherever in the list
     that is, or brings one of its own where there is none; nothing is measured twice. A finding is told once
-    when it begins, and once when it is over: in the terminal, in TensorBoard's Text tab, as an event that
-    `lightning_adapt.read_findings` reads back, and ``health/critical``, ``health/warning`` and ``health/info``
+    when it begins, and once when it is over: in the terminal, in TensorBoard's Text tab, and as an event that
+    `lightning_adapt.read_findings` reads back. ``health/critical``, ``health/warning`` and ``health/info``
     count those that hold. At the end of ``fit`` all are listed.
 
     The last tables are kept, and written to a folder of their own (with all findings) when a critical finding
     begins or the loss turns inf or NaN (under a gradient scaler: three times in a row);
-    ``lightning-adapt inspect`` reads such a folder. What it knows goes into checkpoints, and a resumed run goes
-    on. Nothing of the training changes unless ``on_critical`` acts, and a fault in the monitor never ends it.
+    ``lightning-adapt inspect`` reads such a folder. What the monitor knows goes into checkpoints, and a
+    resumed run goes on. Nothing of the training changes unless ``on_critical`` acts, and a fault in the
+    monitor never ends it.
 
     Args:
         rules: ``"default"``, rules, or a mapping of changes to the default ones, such as
-            ``{"epsilon-floor": {"threshold": 0.2}, "spike-warning": false}``; see `lightning_adapt.health.Judge`.
+            ``{"epsilon-floor": {"threshold": 0.2}, "spike-warning": false}``; see
+            `lightning_adapt.health.Judge`.
         on_critical: What to do when a critical finding begins: ``"warn"`` only tells, ``"stop"`` ends the
             training as early stopping does, ``"raise"`` raises `CriticalFindingError`. With several processes
             these two act at the reading that follows.
@@ -174,17 +176,10 @@ class OptimizerHealthMonitor(Callback):
         self._end()
 
     @override
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save the ledgers of the monitor it brought."""
-        self._own_does("on_save_checkpoint", trainer, pl_module, checkpoint)
-
-    @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Load the ledgers of the monitor it brought."""
+        """Let the monitor it brought go on from one that was listed when the checkpoint was made."""
         self._own_does("on_load_checkpoint", trainer, pl_module, checkpoint)
 
     @override
@@ -193,12 +188,15 @@ class OptimizerHealthMonitor(Callback):
         if self._session is not None and self._source is not None:
             self._source.flush()
             self._guard(partial(self._session.work, wait=True))
-        return {"judge": self._judge.state_dict(), "dumps": self._count_of_dumps()}
+        # Not under the key of the monitor it brought: Lightning would want that among the callbacks.
+        ledgers = self._own._current_ledgers() if self._source is self._own else {}
+        return {"judge": self._judge.state_dict(), "dumps": self._count_of_dumps(), "ledgers": ledgers}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on judging where the saved run was."""
         self._dumped, self._box = int(state_dict.get("dumps", 0)), None
+        self._own._ledgers.update(state_dict.get("ledgers", {}))
         judge = self._new_judge()
         try:
             judge.load_state_dict(state_dict["judge"])

@@ -148,7 +148,7 @@ class FusedMixedPrecision(MixedPrecision):
         scale = self._scale_on_gradients()
         if scale is not None and gradients:
             divisor = _divisor(gradients, clip_val, scale)
-            torch._foreach_mul_(gradients, divisor.reciprocal())
+            torch._foreach_mul_(gradients, divisor.reciprocal())  # pyright: ignore[reportPrivateImportUsage]
         elif self._stepping is not None and gradients and _divides_itself(self._stepping, gradients):
             self._stepping.grad_scale = _divisor(gradients, clip_val)  # type: ignore[attr-defined]
         else:
@@ -172,7 +172,7 @@ class FusedMixedPrecision(MixedPrecision):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         divisor = vars(self._stepping).pop("grad_scale", None) if self._stepping is not None else None
         if divisor is not None:
-            torch._foreach_mul_(gradients, divisor.reciprocal())
+            torch._foreach_mul_(gradients, divisor.reciprocal())  # pyright: ignore[reportPrivateImportUsage]
         return gradients
 
     def _scale_on_gradients(self) -> Tensor | None:
@@ -207,7 +207,7 @@ def _divisor(gradients: list[Tensor], clip_val: float, scale: Tensor | None = No
         scale: What they are still multiplied with.
     """
     device = gradients[0].device
-    norms = torch._foreach_norm(gradients)
+    norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
     norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device, torch.float32) for n in norms]))
     if scale is not None:
         norm = norm / scale.to(device)

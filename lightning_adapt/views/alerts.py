@@ -1,7 +1,7 @@
 """Findings in a run's event file: written when one begins or ends, and read back.
 
-Each writing is one summary with the tag ``optimizer_health/<optimizer>``: a tensor of strings, each a finding as
-JSON. The same finding written again, with its end, replaces the earlier one.
+Each writing is one summary with the tag ``optimizer_health/<optimizer>``: a tensor of strings, each a finding
+as JSON. The same finding written again, with its end, replaces the earlier one.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def _merged(files: Sequence[Path]) -> list[dict[str, Any]]:
         warnings.warn(sentence, RuntimeWarning, stacklevel=3)
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for _, _, value in sorted(events, key=lambda event: event[:2]):
-        for text in make_ndarray(value.tensor).ravel():
+        texts: Any = make_ndarray(value.tensor).ravel()
+        for text in texts:
             finding = _read(text)
             which = tuple(finding[key] for key in ("optimizer", "rule", "parameter", "cause", "first_step"))
             found[which] = finding

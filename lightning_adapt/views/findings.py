@@ -39,8 +39,9 @@ def in_lines(news: Sequence[Values], most: int = 3) -> list[tuple[str, str]]:
         Severity (of endings ``"info"``) and line.
 
     Example:
-        >>> finding = {"rule": "spike-warning", "severity": "warning", "parameter": "w", "optimizer": "Adam",
-        ...     "first_step": 7, "ended_at": None, "cause": "", "sentence": "w: rms_t 4.0", "remedy": "warm up"}
+        >>> finding = {"rule": "spike-warning", "severity": "warning", "parameter": "w", "cause": "",
+        ...     "optimizer": "Adam", "first_step": 7, "ended_at": None, "sentence": "w: rms_t 4.0",
+        ...     "remedy": "warm up"}
         >>> in_lines([finding, {**finding, "parameter": "v"}])
         [('warning', 'step 7, spike-warning: w: rms_t 4.0; warm up (and 1 more: v)')]
     """

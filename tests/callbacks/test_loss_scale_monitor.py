@@ -47,7 +47,7 @@ class Scales(Callback):
     def __init__(self) -> None:
         self.seen = [1024.0]
 
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
         self.seen.append(trainer.precision_plugin.scaler.get_scale())
 
     def counts(self) -> tuple[int, int]:
@@ -161,7 +161,7 @@ def test_a_checkpoint_in_the_middle_holds_all_steps_so_far() -> None:
         def __init__(self, monitor: LossScaleMonitor) -> None:
             self.monitor, self.saved = monitor, []  # type: ignore[var-annotated]
 
-        def on_train_batch_end(self, *_: Any) -> None:
+        def on_train_batch_end(self, *_: Any, **__: Any) -> None:
             state = self.monitor.state_dict()
             self.saved.append(state["real_steps"] + state["skipped_steps"])
 
@@ -173,8 +173,10 @@ def test_a_checkpoint_in_the_middle_holds_all_steps_so_far() -> None:
 
 def test_it_can_be_copied_while_it_counts() -> None:
     class Copies(Callback):
-        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-            if index == 7:
+        def on_train_batch_end(
+            self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == 7:
                 monitor = trainer.callbacks[0]
                 monitor.state_dict()
                 for copied in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
@@ -200,8 +202,10 @@ def test_a_fault_ends_the_monitor_and_not_the_training(method: str, monkeypatch:
 
 def test_what_was_noted_before_an_exception_is_counted() -> None:
     class Breaks(Callback):
-        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-            if index == 7:
+        def on_train_batch_end(
+            self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == 7:
                 raise KeyError("user's")
 
     monitor = LossScaleMonitor(every_n_steps=100, strict=True)

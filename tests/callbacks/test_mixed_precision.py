@@ -163,11 +163,11 @@ class _Waits(Callback):
         self.waited = 0
         self._watching: _Watching | None = None
 
-    def on_before_optimizer_step(self, *_: Any) -> None:
+    def on_before_optimizer_step(self, *_: Any, **__: Any) -> None:
         self._watching = _Watching()
         self._watching.__enter__()
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         assert self._watching is not None
         self._watching.__exit__(None, None, None)
         self.waited += self._watching.waited
@@ -203,7 +203,7 @@ def test_gradients_are_unscaled_before_the_step() -> None:
 class ByHand(Observed):
     """Manual optimization that clips by hand."""
 
-    algorithm = "norm"
+    algorithm: Any = "norm"
 
     def training_step(self, batch: Tensor, index: int) -> None:
         optimizer: Any = self.optimizers()
@@ -222,7 +222,7 @@ class ByHand(Observed):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_clipping_by_hand_means_the_unscaled_gradient(precision: str, algorithm: str, fused: bool) -> None:
     module = _module("sgd", ByHand, manual=True, fused=fused)
-    module.algorithm = algorithm
+    module.algorithm = algorithm  # pyright: ignore[reportArgumentType]
     _fit(module, precision, clip_fused=True)
     for real in module.real:
         gradients = torch.cat([gradient.flatten() for gradient in real.gradient.values()])

@@ -155,7 +155,7 @@ def test_several_schedules_of_which_some_are_left_alone() -> None:
         return {"scheduler": scheduler, "interval": "step", "monitor": "loss", "strict": False}
 
     class Logged(Scheduled):
-        def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
             self.log("loss", 1.0)
 
     module = Logged(_halving, partial(_halving, frequency=4), partial(_halving, interval="epoch"), plateau)
@@ -200,8 +200,10 @@ class Saves(Callback):
     def __init__(self, path: Path, at: int) -> None:
         self.path, self.at = path, at
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-        if index == self.at:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == self.at:
             trainer.save_checkpoint(self.path)
 
 
@@ -250,7 +252,7 @@ def test_manual_optimization_is_refused() -> None:
 
 def test_it_can_be_copied_while_it_holds_schedules() -> None:
     class Copies(Callback):
-        def on_before_optimizer_step(self, trainer: Any, *_: Any) -> None:
+        def on_before_optimizer_step(self, trainer: Any, *_: Any, **__: Any) -> None:
             copied = copy.deepcopy(trainer.callbacks[0])
             assert copied.state_dict() == trainer.callbacks[0].state_dict()
             assert not copied._held

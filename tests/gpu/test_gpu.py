@@ -14,7 +14,14 @@ import torch
 from helpers.runs import IMPLEMENTATIONS, Observed, trainer_for
 from torch import nn
 
-from lightning_adapt.callbacks import FusedMixedPrecision, OptimizerDynamicsMonitor
+from lightning_adapt.callbacks import (
+    FusedMixedPrecision,
+    LossScaleMonitor,
+    OptimizerDynamicsMonitor,
+    OptimizerHealthMonitor,
+)
+from lightning_adapt.callbacks._health_session import HealthSession
+from lightning_adapt.callbacks._scale_ledger import ScaleLedger
 from lightning_adapt.dynamics import DynamicsProbe, DynamicsTable
 from lightning_adapt.dynamics.engines import choose
 
@@ -219,3 +226,23 @@ def test_fused_steps_are_clipped_without_waiting(
     trainer_for(precision, clip_fused=True, **options).fit(module)
     for one, other in zip(module.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_health_and_loss_scale_are_read_without_waiting(
+    implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for owner, names in (
+        (HealthSession, ("batch_end", "before_backward")),
+        (ScaleLedger, ("announced", "over", "send", "_made")),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, _unwaited(getattr(owner, name)))
+    torch.manual_seed(0)
+    module = Observed(partial(torch.optim.AdamW, lr=0.01, **IMPLEMENTATIONS[implementation]), poison=5)
+    scale = LossScaleMonitor(every_n_steps=2, strict=True)
+    health = OptimizerHealthMonitor(every_n_steps=2, strict=True)
+    trainer_for("16-mixed", scale, health, accelerator="gpu").fit(module)
+    assert scale.counts["real_steps"] + scale.counts["skipped_steps"] == 16
+    assert scale.counts["skipped_steps"] >= 1
