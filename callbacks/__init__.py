@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_adapt.callbacks._factory import callbacks_factory
 
 if TYPE_CHECKING:
+    from lightning_adapt.callbacks._health_outlet import HealthWarning
     from lightning_adapt.callbacks.dynamics_monitor import OptimizerDynamicsMonitor
     from lightning_adapt.callbacks.health_monitor import CriticalFindingError, OptimizerHealthMonitor
     from lightning_adapt.callbacks.loss_scale_monitor import LossScaleMonitor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "CriticalFindingError": "health_monitor",
     "FusedMixedPrecision": "mixed_precision",
+    "HealthWarning": "_health_outlet",
     "LossScaleMonitor": "loss_scale_monitor",
     "OptimizerDynamicsMonitor": "dynamics_monitor",
     "OptimizerHealthMonitor": "health_monitor",
@@ -28,6 +30,7 @@ _HOME = {
 __all__ = [
     "CriticalFindingError",
     "FusedMixedPrecision",
+    "HealthWarning",
     "LossScaleMonitor",
     "OptimizerDynamicsMonitor",
     "OptimizerHealthMonitor",

@@ -97,13 +97,11 @@ class FusedMixedPrecision(MixedPrecision):
         self, optimizer: Optimizable, model: LightningModule, closure: Callable[[], Any], **kwargs: Any
     ) -> Any:
         """Make one step, clipped."""
-        self._stepping = optimizer
         try:
             if self.scaler is None or not _takes_grad_scale(optimizer):
                 return super().optimizer_step(optimizer, model=model, closure=closure, **kwargs)
             return self._scaled_step(self.scaler, optimizer, model, closure, **kwargs)
         finally:
-            self._stepping = None
             vars(optimizer).pop("grad_scale", None)
 
     def _scaled_step(
@@ -126,6 +124,15 @@ class FusedMixedPrecision(MixedPrecision):
         result = scaler.step(optimizer, **kwargs)
         scaler.update()
         return result
+
+    @override
+    def _after_closure(self, model: LightningModule, optimizer: Any) -> None:
+        # From here to the kernel gradients are unscaled, and what clips them may leave work for the kernel.
+        self._stepping = optimizer
+        try:
+            super()._after_closure(model, optimizer)
+        finally:
+            self._stepping = None
 
     # --- clipping ---
 
@@ -176,7 +183,7 @@ class FusedMixedPrecision(MixedPrecision):
         return gradients
 
     def _scale_on_gradients(self) -> Tensor | None:
-        """What gradients are still multiplied with; inside a step they are unscaled already."""
+        """What gradients are still multiplied with; right before the kernel they are unscaled already."""
         return None if self._stepping is not None else _trainer.scale_of(self.scaler)
 
     # --- checkpoints ---

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches",
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
     "ignore:.*lr_scheduler.step.*before.*optimizer.step",
-    "ignore::lightning_adapt.callbacks._health_outlet.HealthWarning",
+    "ignore::lightning_adapt.callbacks.HealthWarning",
 )
 
 Made = tuple[LightningModule, LightningDataModule]

@@ -25,11 +25,11 @@ from torch import Tensor
 import lightning_adapt as la
 from lightning_adapt.callbacks import (
     CriticalFindingError,
+    HealthWarning,
     OptimizerDynamicsMonitor,
     OptimizerHealthMonitor,
     callbacks_factory,
 )
-from lightning_adapt.callbacks._health_outlet import HealthWarning
 from lightning_adapt.callbacks._health_session import HealthSession
 from lightning_adapt.dynamics import DynamicsProbe
 from lightning_adapt.health import Finding, Rule, Verdict
@@ -114,7 +114,7 @@ def _monitors(order: str, every: int, rules: list[Rule]) -> tuple[list[Callback]
     return listed[order], health
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["alone", "before", "after"])
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
 def test_wherever_it_is_listed_it_finds_the_same_and_nothing_is_measured_twice(
@@ -131,7 +131,7 @@ def test_wherever_it_is_listed_it_finds_the_same_and_nothing_is_measured_twice(
     assert len(measured) == 16
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_the_listed_monitor_keeps_its_cadence(order: str) -> None:
     callbacks, health = _monitors(order, 4, [_between(0, 100)])
@@ -140,7 +140,7 @@ def test_the_listed_monitor_keeps_its_cadence(order: str) -> None:
     assert _told(health.findings)[0] == ("between-warning", "body.weight", 3, 15, None)
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_a_monitor_that_attached_itself_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_ADAPT", "1")
     health = OptimizerHealthMonitor([_between(0, 100)], every_n_steps=1, strict=True)
@@ -208,7 +208,7 @@ def test_a_healthy_run_says_so(caplog: pytest.LogCaptureFixture) -> None:
     assert said in caplog.messages
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_loggers_are_told(tmp_path: Path) -> None:
     health = OptimizerHealthMonitor(
         [_between(3, 6), _between(5, 20, severity="info")], every_n_steps=1, strict=True
@@ -250,7 +250,7 @@ class Ends(Callback):
         self.ended = True
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("severity", ["warning", "critical"])
 def test_stop_ends_the_training_in_order(severity: str, tmp_path: Path) -> None:
     health = OptimizerHealthMonitor(
@@ -266,7 +266,7 @@ def test_stop_ends_the_training_in_order(severity: str, tmp_path: Path) -> None:
     assert len(module.real) == (6 if severity == "critical" else 16)
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["alone", "before", "after"])
 def test_raise_raises(order: str) -> None:
     callbacks, health = _monitors(order, 1, [_between(5, 99, severity="critical")])
@@ -281,7 +281,7 @@ def test_raise_raises(order: str) -> None:
     assert not module.trainer.optimizers[0]._optimizer_step_post_hooks
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_raise_raises_for_what_is_found_at_the_very_end() -> None:
     health = OptimizerHealthMonitor([_between(15, 99, severity="critical")], on_critical="raise", strict=True)
     dynamics = OptimizerDynamicsMonitor(1, strict=True)
@@ -315,7 +315,7 @@ def _dumps(folder: Path) -> list[Path]:
     return sorted(folder.glob("health_dumps/*"))
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("logger", [_board, partial(CSVLogger, name="", version="")])
 def test_a_critical_finding_leaves_the_last_tables(logger: Any, tmp_path: Path) -> None:
     tmp_path = tmp_path / "run"
@@ -354,7 +354,7 @@ class Blinking(Observed):
         return loss + (torch.inf if index in self.bad else 0.0)
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize(
     ("precision", "bad", "found"),
     [
@@ -376,7 +376,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_tables(
     assert [dump.name for dump in _dumps(tmp_path)] == names
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_a_loss_between_two_readings_is_not_missed(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Blinking(ADAMW)
@@ -391,7 +391,7 @@ def test_a_loss_between_two_readings_is_not_missed(tmp_path: Path) -> None:
     assert [step for step, loss in losses if loss == "inf"] == [5, 6]
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_one_dump_for_a_loss_and_a_finding_that_say_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Blinking(ADAMW)
@@ -401,7 +401,7 @@ def test_one_dump_for_a_loss_and_a_finding_that_say_the_same(tmp_path: Path) -> 
     assert [dump.name for dump in _dumps(tmp_path)] == ["step_000005_between-critical"]
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("most", [0, 2])
 def test_dumps_are_bounded(most: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -412,7 +412,7 @@ def test_dumps_are_bounded(most: int, tmp_path: Path) -> None:
     assert len(_dumps(tmp_path)) == most
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_without_a_log_folder_it_says_that_nothing_is_written(caplog: pytest.LogCaptureFixture) -> None:
     health = OptimizerHealthMonitor([_between(9, 99, severity="critical")], every_n_steps=1, strict=True)
     with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
@@ -437,7 +437,7 @@ class Breaks(Callback):
             raise self.error("user's")
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
 def test_an_exception_loses_nothing(
     error: type[BaseException], tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -453,7 +453,7 @@ def test_an_exception_loses_nothing(
     assert "health: 2 critical" in capfd.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["alone", "before", "after"])
 @pytest.mark.parametrize("at", [4, 9])
 def test_a_resumed_run_goes_on(at: int, order: str, tmp_path: Path) -> None:
@@ -489,7 +489,7 @@ def test_a_state_that_cannot_be_read_is_told_and_not_more() -> None:
         OptimizerHealthMonitor(strict=True).load_state_dict({"judge": {"nothing": 1}})
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_another_trainer_is_another_run_and_copies_keep_what_was_found() -> None:
     health = OptimizerHealthMonitor([_between(3, 6)], every_n_steps=1, strict=True)
     trainer_for("32-true", health).fit(_module())

@@ -153,6 +153,31 @@ def test_a_skipped_step_says_which_gradients_were_not_finite(implementation: str
     assert (after.real_steps, after.skipped_steps, after.global_step) == (6, 1, 7)
 
 
+class PartlyPoisoned(Observed):
+    """One gradient is inf, the others are as ever."""
+
+    def loss(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        loss = super().loss(batch, index)
+        return loss + self.head.bias.sum() * torch.inf if index == POISONED else loss
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_a_skipped_step_of_a_fused_optimizer_shows_the_other_gradients_as_they_were(
+    clip: float | None,
+) -> None:
+    torch.manual_seed(0)
+    module = PartlyPoisoned(partial(torch.optim.AdamW, lr=0.01, fused=True))
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, strict=True)
+    trainer_for("16-mixed", monitor, clip_fused=True, gradient_clip_val=clip).fit(module)
+    skipped = monitor.history[POISONED]
+    assert skipped.skipped
+    assert skipped["head.bias", "grad_nonfinite_frac"] == 1.0
+    # The norm is inf, and so is what clipping would divide by: it says nothing of them.
+    gradient = module.real[POISONED].gradient["body.weight"]
+    assert skipped["body.weight", "grad_rms"] == pytest.approx(_rms(gradient), rel=1e-6)
+    assert skipped["body.weight", "grad_rms"] > 1e-3
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_the_very_first_step_may_be_skipped(implementation: str) -> None:
     module = Observed(partial(torch.optim.AdamW, lr=0.01, **IMPLEMENTATIONS[implementation]), poison=0)

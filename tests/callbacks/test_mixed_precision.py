@@ -204,24 +204,39 @@ class ByHand(Observed):
     """Manual optimization that clips by hand."""
 
     algorithm: Any = "norm"
+    where = "before the step"
 
     def training_step(self, batch: Tensor, index: int) -> None:
         optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(self.loss(batch, index))
-        self.clip_gradients(optimizer, CLIPPING[self.algorithm], self.algorithm)
+
+        def closure() -> None:
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(batch, index))
+            if self.where != "in the hook":
+                self.clip_gradients(optimizer, CLIPPING[self.algorithm], self.algorithm)
+
+        if self.where != "in the closure":
+            closure()
         with self._written_down():
-            optimizer.step()
+            optimizer.step(closure if self.where == "in the closure" else None)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self.where == "in the hook":
+            self.clip_gradients(optimizer, CLIPPING[self.algorithm], self.algorithm)
 
     def configure_optimizers(self) -> Any:
         return self.make(self.parameters())
 
 
+@pytest.mark.parametrize("where", ["before the step", "in the closure", "in the hook"])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("algorithm", CLIPPING)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_clipping_by_hand_means_the_unscaled_gradient(precision: str, algorithm: str, fused: bool) -> None:
+def test_clipping_by_hand_means_the_unscaled_gradient(
+    precision: str, algorithm: str, fused: bool, where: str
+) -> None:
     module = _module("sgd", ByHand, manual=True, fused=fused)
+    module.where = where  # pyright: ignore[reportArgumentType]
     module.algorithm = algorithm  # pyright: ignore[reportArgumentType]
     _fit(module, precision, clip_fused=True)
     for real in module.real:

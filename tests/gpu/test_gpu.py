@@ -228,7 +228,7 @@ def test_fused_steps_are_clipped_without_waiting(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks._health_outlet.HealthWarning")
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_health_and_loss_scale_are_read_without_waiting(
     implementation: str, monkeypatch: pytest.MonkeyPatch
