@@ -2,7 +2,7 @@
 
 - ``<tag>``: the values, float32, shape ``(parameters, columns)``;
 - ``<tag>/histograms``: the counts, int32, as runs ``parameter, histogram, first bin, length, counts…``;
-- ``<tag>/header``: step-wide numbers, float64 (learning rates, loss scale, steps).
+- ``<tag>/header``: step-wide numbers, float64 (learning rates and other hyperparameters, loss scale, steps).
 
 ``<tag>`` ends in a version of the row set, because TensorBoard keeps only the first metadata of a tag.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -48,7 +48,7 @@ def to_summary(table: DynamicsTable, *, describe: bool) -> Summary:
         A protobuf for ``FileWriter.add_summary``.
     """
     tag, content = tag_of(table), describe_table(table) if describe else None
-    header = [getattr(table, name) for name in _HEADER] + list(table.learning_rates.values())
+    header = [getattr(table, name) for name in _HEADER] + list(_groups(table).values())
     numbers = np.array([np.nan if x is None else float(x) for x in header], dtype=np.float64)
     values = [_value(tag, table.values.astype(np.float32), content)]
     if table.histograms is not None:
@@ -79,10 +79,30 @@ def describe_table(table: DynamicsTable) -> bytes:
             "columns": table.columns,
             "rows": [astuple(row) for row in table.rows],
             "histograms": [[b.name, b.lowest, b.highest, b.mantissa_bits] for b in HISTOGRAMS],
-            "header": [*_HEADER, *(f"lr/{name}" for name in table.learning_rates)],
+            "header": [*_HEADER, *_groups(table)],
             "update_source": table.update_source,
         }
     ).encode()
+
+
+def _groups(table: DynamicsTable) -> dict[str, float]:
+    """The numbers of all parameter groups; only their names are written once, for schedules move many."""
+    rates = {f"lr/{group}": rate for group, rate in table.learning_rates.items()}
+    others = {
+        f"hyper/{group}/{name}": number
+        for group, numbers in table.hyperparameters.items()
+        for name, number in numbers.items()
+    }
+    return rates | others
+
+
+def _hyperparameters(numbers: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for key, number in numbers.items():
+        if key.startswith("hyper/"):
+            group, _, name = key.removeprefix("hyper/").rpartition("/")
+            found.setdefault(group, {})[name] = number
+    return found
 
 
 def from_arrays(
@@ -121,6 +141,7 @@ def from_arrays(
         histograms=None if counts is None else unpack_counts(counts, len(rows)),
         optimizer=about["optimizer"],
         learning_rates={k.removeprefix("lr/"): v for k, v in numbers.items() if k.startswith("lr/")},
+        hyperparameters=_hyperparameters(numbers),
         loss_scale=number("loss_scale"),
         skipped=bool(numbers["skipped"]),
         real_steps=int(numbers["real_steps"]),
