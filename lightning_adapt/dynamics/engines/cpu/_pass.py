@@ -120,10 +120,10 @@ def _compile(version: str) -> Any:
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
         )
         for task in range(len(tasks)):
-            index, start, stop = tasks[task]
+            index, start, stop, place = tasks[task]
             narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
             row = (kinds[index], numbers[index], forms[index], strides[index])
-            out = (figures[task], counts[task])
+            out = (figures[task], counts[place])
             suits = stop - start >= _WORTH and _fast.suits(kinds[index], numbers[index], forms[index])
             plan = _fast.plan_of(kinds[index], numbers[index], forms[index])
             found[:] = np.float32(0)  # which also keeps it alive: the compiler sees no use of an address
@@ -175,13 +175,13 @@ def run(
     """Measure pieces of rows, each into figures of its own; other threads may run meanwhile.
 
     Args:
-        tasks: Shape ``(tasks, 3)``: row, first element, end.
+        tasks: Shape ``(tasks, 4)``: row, first element, end, which counts.
         addresses: Shape ``(rows, slots)``: of the first element of each tensor.
         kinds: Same shape: of each tensor.
         numbers: Shape ``(rows, scalars)``.
         forms: Shape ``(rows,)``: bits of the descriptor.
         strides: Shape ``(rows,)``: which elements the histograms count; 0 for none.
         figures: Shape ``(tasks, FIGURES)``.
-        counts: Shape ``(tasks, 3, WIDTH)``.
+        counts: Shape ``(places, 3, WIDTH)``.
     """
     _run(tasks, addresses, kinds, numbers, forms, strides, figures, counts)
