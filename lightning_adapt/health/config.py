@@ -43,8 +43,8 @@ class OptimizerSpec:
 def lint_config(config: Mapping[str, Any], rules: Rules = "default") -> list[Finding]:
     """Judge a LightningCLI config before anything is built from it.
 
-    Optimizers are found as ``class_path`` with ``init_args`` anywhere in it (classes of torch.optim, functions
-    of lightning_adapt.optimizers), and as a name with options, as the recipes have them.
+    Optimizers are found as ``class_path`` with ``init_args`` anywhere in it (classes of torch.optim,
+    functions of lightning_adapt.optimizers), and as a name with options, as the recipes have them.
 
     Args:
         config: What the YAML file holds; below ``fit`` if it is for subcommands.
@@ -72,8 +72,8 @@ def lint_config(config: Mapping[str, Any], rules: Rules = "default") -> list[Fin
     specs = list(find_optimizers(body))
     if not specs:
         raise ValueError(
-            "the config must name an optimizer (class_path torch.optim.… or lightning_adapt.optimizers.…), got "
-            "none; where the module builds its own, use lightning_adapt.health.lint_optimizer"
+            "the config must name an optimizer (class_path torch.optim.… or lightning_adapt.optimizers.…), "
+            "got none; where the module builds its own, use lightning_adapt.health.lint_optimizer"
         )
     trainer = body.get("trainer") if isinstance(body.get("trainer"), Mapping) else {}
     assert isinstance(trainer, Mapping)

@@ -34,7 +34,7 @@ def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
         Traceback (most recent call last):
         ...
         FileNotFoundError: `logdir` must be a run folder, got 'no/such/folder', which does not exist; pass the folder that holds the event file
-    """
+    """  # noqa: E501
     folder = Path(logdir)
     if not folder.is_dir():
         raise FileNotFoundError(

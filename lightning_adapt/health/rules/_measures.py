@@ -23,9 +23,13 @@ def second_beta(window: Window) -> FloatArray:
 
 
 def epsilon(window: Window) -> FloatArray:
-    """Eps of each row; Adafactor's first one."""
+    """What sqrt(v_hat) is compared with, of each row: eps, or its root where it is inside (Adadelta)."""
     eps = window.hyper("eps")
-    return np.where(np.isnan(eps), window.hyper("eps1"), eps)
+    inside = ~np.isnan(window.hyper("rho"))
+    # Adafactor's first eps is by default the one of the dtype.
+    factored = np.where(np.isnan(window.hyper("eps1")), window.rows.eps, window.hyper("eps1"))
+    eps = np.where(np.isnan(window.hyper("beta2_decay")), eps, factored)
+    return np.where(inside, np.sqrt(eps), eps)
 
 
 def geometric_mean(figures: FloatArray) -> FloatArray:

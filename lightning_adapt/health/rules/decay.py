@@ -66,24 +66,28 @@ RULES = [
         severity={"strong": "warning", "weak": "info"},
         snapshot=True,
         sentence={
-            "strong": "{parameter}: weight decay {value:g} acts on this {kind}, and is {share:.0%} of its update",
+            "strong": (
+                "{parameter}: weight decay {value:g} acts on this {kind}, and is {share:.0%} of its update"
+            ),
             "weak": "{parameter}: weight decay {value:g} acts on this {kind}",
         },
         remedy=(
-            "give biases and norms a parameter group with weight_decay=0; lightning_adapt.optimizers do so by "
-            "themselves"
+            "give biases and norms a parameter group with weight_decay=0; lightning_adapt.optimizers do so "
+            "by themselves"
         ),
         source="Goyal et al. (2017), arXiv:1706.02677, section 5.3; GPT-2, BERT and Llama leave them out",
     ),
     Rule(
         name="l2-with-adaptive",
-        meaning="Weight decay is added to the gradient and divided by sqrt(v): it hardly depends on its value.",
+        meaning=(
+            "Weight decay is added to the gradient and divided by sqrt(v): it hardly depends on its value."
+        ),
         measure=_l2,
         thresholds={"threshold": 0.01},
         snapshot=True,
         sentence=(
-            "weight_decay {value:g} is added to the gradient of {count} parameters (L2), and {optimizer} divides it by "
-            "sqrt(v): this size is meant for decoupled decay"
+            "weight_decay {value:g} is added to the gradient of {count} parameters (L2), and {optimizer} "
+            "divides it by sqrt(v): this size is meant for decoupled decay"
         ),
         remedy="use AdamW with weight_decay={value:g}; as L2 penalty for Adam, 1e-4 or less is usual",
         source="Loshchilov and Hutter (2019), arXiv:1711.05101",
@@ -106,8 +110,8 @@ RULES = [
             "l2": "lower weight_decay if the training loss stays high; as a strong penalty it may be meant",
         },
         source=(
-            "Kosson et al. (2023), arXiv:2305.17212: in balance decay is sqrt(lr·wd/2) of the update, far below one "
-            "half"
+            "Kosson et al. (2023), arXiv:2305.17212: in balance decay is sqrt(lr·wd/2) of the update, far "
+            "below one half"
         ),
     ),
     Rule(
@@ -121,21 +125,26 @@ RULES = [
         severity="info",
         sentence={
             "decoupled": (
-                "{parameter}: {value:.0%} of the elements have never had a gradient, and weight decay {decay:g} "
-                "shrinks them"
+                "{parameter}: {value:.0%} of the elements have never had a gradient, and weight decay "
+                "{decay:g} shrinks them"
             ),
             "l2": (
-                "{parameter}: {value:.0%} of the elements have no gradient, and the L2 penalty {decay:g} pulls them "
-                "to 0, at full rate whatever its size"
+                "{parameter}: {value:.0%} of the elements have no gradient, and the L2 penalty {decay:g} "
+                "pulls them to 0, at full rate whatever its size"
             ),
         },
         remedy={
-            "decoupled": "put embeddings into a group with weight_decay=0 if unseen rows must keep their values",
-            "l2": "use decoupled decay (AdamW), or weight_decay=0 for this table, if unseen rows must keep their values",
+            "decoupled": (
+                "put embeddings into a group with weight_decay=0 if unseen rows must keep their values"
+            ),
+            "l2": (
+                "use decoupled decay (AdamW), or weight_decay=0 for this table, if unseen rows must keep "
+                "their values"
+            ),
         },
         source=(
-            "pytorch issue 18404; measured: L2 takes untouched rows to 1e-5 of their norm in 200 steps, decoupled "
-            "decay by lr·wd a step"
+            "pytorch issue 18404; measured: L2 takes untouched rows to 1e-5 of their norm in 200 steps, "
+            "decoupled decay by lr·wd a step"
         ),
     ),
 ]

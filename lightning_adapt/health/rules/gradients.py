@@ -123,20 +123,20 @@ RULES = [
         snapshot=True,
         sentence={
             "gradient": (
-                "{parameter}: {value:.1%} of its gradient is inf or NaN at step {step}; {count} parameters are hit, "
-                "this is the one nearest to the loss"
+                "{parameter}: {value:.1%} of its gradient is inf or NaN at step {step}; {count} parameters "
+                "are hit, this is the one nearest to the loss"
             ),
             "all": "all gradients are inf or NaN at step {step}: the loss was; {parameter} is nearest to it",
             "poisoned": "{parameter}: its weights or moments are inf or NaN ({count} parameters are)",
         },
         remedy={
             "gradient": (
-                "go back to a checkpoint from before step {step}; look at what {parameter} computes (log, sqrt or "
-                "division by 0), clip gradients, or skip batches whose loss is not finite"
+                "go back to a checkpoint from before step {step}; look at what {parameter} computes (log, "
+                "sqrt or division by 0), clip gradients, or skip batches whose loss is not finite"
             ),
             "all": (
-                "go back to a checkpoint from before step {step}, look at that batch, and skip batches whose loss "
-                "is not finite: m and v never forget an inf"
+                "go back to a checkpoint from before step {step}, look at that batch, and skip batches whose"
+                " loss is not finite: m and v never forget an inf"
             ),
             "poisoned": "go back to a checkpoint from before; nothing heals inf or NaN in m and v",
         },
@@ -167,15 +167,17 @@ RULES = [
         remedy={
             "frozen": "requires_grad_(True) if it should learn; else leave it out of the optimizer",
             "missing": (
-                "look for detach(), no_grad() or a branch that is not used between it and the loss; if that is "
-                "meant, leave it out of the optimizer"
+                "look for detach(), no_grad() or a branch that is not used between it and the loss; if that "
+                "is meant, leave it out of the optimizer"
             ),
             "zero": (
-                "look for units that are off for every input (ReLU), a mask, or a factor of 0 between it and the "
-                "loss"
+                "look for units that are off for every input (ReLU), a mask, or a factor of 0 between it and"
+                " the loss"
             ),
         },
-        source="torch.optim skips a parameter whose gradient is None; a zero gradient leaves decay and momentum",
+        source=(
+            "torch.optim skips a parameter whose gradient is None; a zero gradient leaves decay and momentum"
+        ),
     ),
     Rule(
         name="gradient-outlier",
@@ -194,8 +196,8 @@ RULES = [
         },
         remedy={
             "others": (
-                "look at the layer: its initialization, a missing normalization, a factor in its backward pass; "
-                "clipping by one norm leaves the other parameters next to nothing"
+                "look at the layer: its initialization, a missing normalization, a factor in its backward "
+                "pass; clipping by one norm leaves the other parameters next to nothing"
             ),
             "jump": "look at the layer and at the batches of step {step}; clip gradients",
         },
@@ -237,20 +239,22 @@ RULES = [
         sentence={
             "seen": "the step began with gradients of the step before: nobody set them to zero",
             "inferred": (
-                "consecutive gradients are nearly the same (|m|/sqrt(v) {value:.2f}) although each step moves the "
-                "weights by {a_step:.0e} of their size: gradients may never be set to zero"
+                "consecutive gradients are nearly the same (|m|/sqrt(v) {value:.2f}) although each step "
+                "moves the weights by {a_step:.0e} of their size: gradients may never be set to zero"
             ),
         },
         remedy={
-            "seen": "call optimizer.zero_grad() before each backward pass, or do not override optimizer_zero_grad",
+            "seen": (
+                "call optimizer.zero_grad() before each backward pass, or do not override optimizer_zero_grad"
+            ),
             "inferred": (
-                "see that optimizer.zero_grad() is called, and that optimizer_zero_grad is not overridden; else "
-                "the steps may be too long (Adam's instability)"
+                "see that optimizer.zero_grad() is called, and that optimizer_zero_grad is not overridden; "
+                "else the steps may be too long (Adam's instability)"
             ),
         },
         source=(
-            "the fact `gradients_kept` tells for sure; from tables alone: Molybog et al. (2023), arXiv:2304.09871, "
-            "gradients that agree over time; own runs"
+            "the fact `gradients_kept` tells for sure; from tables alone: Molybog et al. (2023), "
+            "arXiv:2304.09871, gradients that agree over time; own runs"
         ),
     ),
     Rule(
@@ -264,11 +268,17 @@ RULES = [
         severity="info",
         sentence={
             "seen": "clipping shortened {value:.0%} of the gradients of late, to a norm of {norm:.3g}",
-            "inferred": "{value:.0%} of the gradients of late have the norm {norm:.3g}: clipping shortens them all",
+            "inferred": (
+                "{value:.0%} of the gradients of late have the norm {norm:.3g}: clipping shortens them all"
+            ),
         },
         remedy={
-            "seen": "raise gradient_clip_val to just above the usual norm, so that only outliers are shortened",
-            "inferred": "raise gradient_clip_val to just above the usual norm, so that only outliers are shortened",
+            "seen": (
+                "raise gradient_clip_val to just above the usual norm, so that only outliers are shortened"
+            ),
+            "inferred": (
+                "raise gradient_clip_val to just above the usual norm, so that only outliers are shortened"
+            ),
         },
         source="Pascanu et al. (2013), arXiv:1211.5063: the threshold is a few times the average norm",
     ),

@@ -107,12 +107,12 @@ RULES = [
         snapshot=True,
         sentence={
             "zero": (
-                "{parameter}: the second moment of {value:.1%} of the elements is 0 in {dtype} although they have a "
-                "gradient: epsilon alone sets their steps"
+                "{parameter}: the second moment of {value:.1%} of the elements is 0 in {dtype} although they"
+                " have a gradient: epsilon alone sets their steps"
             ),
             "subnormal": (
-                "{parameter}: the second moment of {value:.0%} of the elements is below the normal numbers of "
-                "{dtype}, where precision runs out"
+                "{parameter}: the second moment of {value:.0%} of the elements is below the normal numbers "
+                "of {dtype}, where precision runs out"
             ),
         },
         remedy=_WIDE + "; gradients below {gone:.0e} leave nothing in {dtype}",
@@ -129,26 +129,32 @@ RULES = [
         patience=2,
         snapshot=True,
         sentence=(
-            "{parameter}: {value:.0%} of the second moments cannot decay: in {dtype}, v·{beta2:g} rounds back to v"
+            "{parameter}: {value:.0%} of the second moments cannot decay: in {dtype}, v·{beta2:g} rounds "
+            "back to v"
         ),
         remedy="use beta2 <= {limit:.4f}, or " + _WIDE,
         source=(
-            "round-to-nearest: v·beta2 is v again where 1 - beta2 < eps/2, for numbers just above a power of two, "
-            "and everywhere where 1 - beta2 < eps/4 (bfloat16: 0.9961 and 0.998); below 6e-5, fp16 sooner"
+            "round-to-nearest: v·beta2 is v again where 1 - beta2 < eps/2, for numbers just above a power of"
+            " two, and everywhere where 1 - beta2 < eps/4 (bfloat16: 0.9961 and 0.998); below 6e-5, fp16 "
+            "sooner"
         ),
     ),
     Rule(
         name="updates-lost",
-        meaning="The update is smaller than half the distance to the next number: the parameter stands still.",
+        meaning=(
+            "The update is smaller than half the distance to the next number: the parameter stands still."
+        ),
         measure=_updates_lost,
         thresholds={"threshold": 0.5},
         patience=3,
         sentence=(
-            "{parameter}: {value:.0%} of the updates are lost to rounding in {dtype}: with learning rate {lr:.0e} and "
-            "weights of {size:.0e}, steps below {least:.0e} of a weight leave it as it is"
+            "{parameter}: {value:.0%} of the updates are lost to rounding in {dtype}: with learning rate "
+            "{lr:.0e} and weights of {size:.0e}, steps below {least:.0e} of a weight leave it as it is"
         ),
         remedy="keep a float32 copy of the weights (precision bf16-mixed), or round stochastically",
-        source="Revisiting BFloat16 Training (2020), arXiv:2010.06192; the share: more than half (own survey)",
+        source=(
+            "Revisiting BFloat16 Training (2020), arXiv:2010.06192; the share: more than half (own survey)"
+        ),
     ),
     Rule(
         name="state-dtype",
@@ -162,9 +168,11 @@ RULES = [
             "narrowed": "{parameter}: the optimizer state was {before:.0f} bits wide, and is {state} now",
         },
         remedy=(
-            "load the state when parameters have their final dtype: load_state_dict casts it to theirs; a float32 "
-            "state needs float32 parameters"
+            "load the state when parameters have their final dtype: load_state_dict casts it to theirs; a "
+            "float32 state needs float32 parameters"
         ),
-        source="torch.optim.Optimizer.load_state_dict casts floating-point state to the dtype of its parameter",
+        source=(
+            "torch.optim.Optimizer.load_state_dict casts floating-point state to the dtype of its parameter"
+        ),
     ),
 ]

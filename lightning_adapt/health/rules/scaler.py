@@ -37,7 +37,9 @@ def _skips(window: Window, limits: Limits) -> Verdict | None:
 RULES = [
     Rule(
         name="loss-scale-collapse",
-        meaning="Gradients are inf or NaN at every scale: the loss scale falls and falls, the training stands.",
+        meaning=(
+            "Gradients are inf or NaN at every scale: the loss scale falls and falls, the training stands."
+        ),
         measure=_collapse,
         columns=("loss_scale",),
         thresholds={"threshold": 1.0, "fall": 1024.0},
@@ -46,12 +48,14 @@ RULES = [
         severity={"gone": "critical", "fell": "warning"},
         sentence={
             "gone": "the loss scale has fallen to {value:g}, below 1: scaling now makes gradients smaller",
-            "fell": "the loss scale has fallen from {top:g} to {value:g}; {skipped} steps were skipped so far",
+            "fell": (
+                "the loss scale has fallen from {top:g} to {value:g}; {skipped} steps were skipped so far"
+            ),
         },
         remedy={
             "gone": (
-                "the loss itself is not finite or far too large: look at the batches since then, go back to a "
-                "checkpoint from before, lower the learning rate, or use bf16-mixed, which needs no scale"
+                "the loss itself is not finite or far too large: look at the batches since then, go back to "
+                "a checkpoint from before, lower the learning rate, or use bf16-mixed, which needs no scale"
             ),
             "fell": "lower the learning rate or clip gradients; bf16-mixed needs no scale",
         },
@@ -67,8 +71,8 @@ RULES = [
         skipped=True,
         sentence="{skipped} of the last {steps_seen} steps were skipped ({value:.0%}; loss scale {scale:g})",
         remedy=(
-            "a few at the start only find the scale: begin with a lower init_scale; if it goes on, clip gradients or "
-            "use bf16-mixed"
+            "a few at the start only find the scale: begin with a lower init_scale; if it goes on, clip "
+            "gradients or use bf16-mixed"
         ),
         source="a healthy scaler tries a larger scale every 2000 steps, and skips at most then (torch.amp)",
     ),

@@ -112,12 +112,12 @@ RULES = [
         window=None,
         sentence={
             "warm-up": (
-                "the learning rate is at {value:.1%} of its base {base:g} after {seen} steps, and stands still for "
-                "{still:.0f} steps at a time: warm-up does not go on"
+                "the learning rate is at {value:.1%} of its base {base:g} after {seen} steps, and stands "
+                "still for {still:.0f} steps at a time: warm-up does not go on"
             ),
             "decay": (
-                "the learning rate changed {changes} times in {seen} steps, and by {moved:.2%} in all: the schedule "
-                "hardly moves"
+                "the learning rate changed {changes} times in {seen} steps, and by {moved:.2%} in all: the "
+                "schedule hardly moves"
             ),
         },
         remedy=(
@@ -128,7 +128,9 @@ RULES = [
     ),
     Rule(
         name="schedule-on-skips",
-        meaning="The schedule went on at steps that the gradient scaler skipped: it is ahead of the training.",
+        meaning=(
+            "The schedule went on at steps that the gradient scaler skipped: it is ahead of the training."
+        ),
         measure=_on_skips,
         columns=("learning_rate", "skipped"),
         thresholds={"threshold": 0.05, "least": 5.0},
@@ -139,7 +141,13 @@ RULES = [
             "many": "the schedule advanced on skipped steps, too: {skipped} of them beside {real} real ones",
             "few": "the schedule advanced on skipped steps, too: {skipped} of them beside {real} real ones",
         },
-        remedy="advance the schedule only after real steps; a lower initial scale of the gradient scaler skips less",
-        source="Lightning issues 5558, 16228 and 18828: schedulers step although the scaler skipped the optimizer",
+        remedy=(
+            "advance the schedule only after real steps; a lower initial scale of the gradient scaler skips "
+            "less"
+        ),
+        source=(
+            "Lightning issues 5558, 16228 and 18828: schedulers step although the scaler skipped the "
+            "optimizer"
+        ),
     ),
 ]

@@ -73,7 +73,9 @@ RULES = [
         measure=_without_optimizer,
         snapshot=True,
         sentence="{value:.0f} trainable parameters are in no optimizer, and will not learn: {listed}",
-        remedy="give them to the optimizer (model.parameters()), or requires_grad_(False) if they are to stay",
+        remedy=(
+            "give them to the optimizer (model.parameters()), or requires_grad_(False) if they are to stay"
+        ),
         source="needs the fact `unoptimized`",
     ),
     Rule(
@@ -82,9 +84,13 @@ RULES = [
         measure=_fused_clipping,
         severity="critical",
         snapshot=True,
-        sentence="fused=True with gradient_clip_val={value:g} under {precision}: Lightning raises a RuntimeError",
+        sentence=(
+            "fused=True with gradient_clip_val={value:g} under {precision}: Lightning raises a RuntimeError"
+        ),
         remedy="leave out fused=True, do not clip, or use a precision plugin that clips in the fused step",
-        source="Lightning issue 21435; litgpt issue 2042; needs the facts `precision` and `gradient_clip_val`",
+        source=(
+            "Lightning issue 21435; litgpt issue 2042; needs the facts `precision` and `gradient_clip_val`"
+        ),
     ),
     Rule(
         name="learning-rates",
@@ -93,10 +99,17 @@ RULES = [
         thresholds={"threshold": 1000.0},
         snapshot=True,
         sentence=(
-            "the learning rate of group {fast} ({fast_rate:g}) is {value:.0f} times that of {slow} ({slow_rate:g})"
+            "the learning rate of group {fast} ({fast_rate:g}) is {value:.0f} times that of {slow} "
+            "({slow_rate:g})"
         ),
-        remedy="see whether a power of ten was lost; layer-wise decay and a head of its own stay within 100 times",
-        source="layer-wise decay of 0.65 over 12 layers, among the steepest in use, makes 175 (Clark et al. 2020)",
+        remedy=(
+            "see whether a power of ten was lost; layer-wise decay and a head of its own stay within 100 "
+            "times"
+        ),
+        source=(
+            "layer-wise decay of 0.65 over 12 layers, among the steepest in use, makes 175 (Clark et al. "
+            "2020)"
+        ),
     ),
     Rule(
         name="warm-up-missing",
@@ -105,7 +118,10 @@ RULES = [
         thresholds={"threshold": 0.999, "steps": 2.0},
         severity="info",
         snapshot=True,
-        sentence="no warm-up, with beta2 {value:g}: the first steps have full length and a second moment of few gradients",
+        sentence=(
+            "no warm-up, with beta2 {value:g}: the first steps have full length and a second moment of few "
+            "gradients"
+        ),
         remedy="let the rate rise over 2/(1 - beta2) = {long:.0f} steps; small models do without",
         source="Ma and Yarats (2021), arXiv:1910.04209: warm up over 2/(1 - beta2) steps",
     ),

@@ -6,7 +6,7 @@ import numpy as np
 
 from lightning_adapt.health.rows import Flags
 from lightning_adapt.health.rule import Limits, Rule, Verdict
-from lightning_adapt.health.rules._measures import median, middle, second_beta
+from lightning_adapt.health.rules._measures import median, second_beta
 from lightning_adapt.health.window import Window
 
 
@@ -17,16 +17,16 @@ def _spike(window: Window, limits: Limits) -> Verdict | None:
     if not known.any() or len(past) < 2:
         return None
     over_time = np.sqrt(np.average(np.nan_to_num(past[:, known]) ** 2, axis=1, weights=numel[known]))
-    value, before = float(over_time[-1]), middle(over_time[:-1])
+    value, before = float(over_time[-1]), float(np.quantile(over_time[:-1], 0.9))
     share = np.where(known, numel * np.nan_to_num(past[-1]) ** 2, 0.0)
     jump = value >= limits["jump"] * before
-    hit = value >= limits["threshold"] and (jump or not _young(window)[known].any())
+    cause = ("alarm" if value >= limits["alarm"] else "jump") if jump else "lag"
     details = {
         "before": before,
         "worst": window.rows.names[int(share.argmax())],
         "beta2": second_beta(window)[known].max(),
     }
-    return Verdict(hit, value, "jump" if jump else "lag", details)
+    return Verdict(value >= limits["threshold"] and not _young(window)[known].any(), value, cause, details)
 
 
 def _young(window: Window) -> Flags:
@@ -67,32 +67,37 @@ RULES = [
     Rule(
         name="spike-warning",
         meaning=(
-            "Over the whole model, squared gradients are far above what the second moment expects: this step was "
-            "several times too long, and a loss spike may follow."
+            "Over the whole model, squared gradients are far above what the second moment expects: this step"
+            " was several times too long, and a loss spike may follow."
         ),
         measure=_spike,
         columns=("rms_t",),
-        thresholds={"threshold": 2.3, "jump": 1.5},
+        thresholds={"threshold": 2.3, "alarm": 3.0, "jump": 1.25},
         window=50,
-        severity={"jump": "warning", "lag": "info"},
+        severity={"alarm": "warning", "jump": "info", "lag": "info"},
         sentence={
+            "alarm": (
+                "gradients are {value:.1f} times what the second moment expects (rms_t; {before:.1f} "
+                "before), most of it in {worst}: a loss spike may follow within a few steps"
+            ),
             "jump": (
-                "gradients are {value:.1f} times what the second moment expects (rms_t; {before:.1f} before), most of "
-                "it in {worst}: a loss spike may follow within a few steps"
+                "gradients are {value:.1f} times what the second moment expects (rms_t; {before:.1f} "
+                "before), most of it in {worst}"
             ),
             "lag": (
-                "gradients stay {value:.1f} times above what the second moment expects (rms_t): they grow faster than "
-                "beta2 {beta2:g} can follow, most of it in {worst}"
+                "gradients stay {value:.1f} times above what the second moment expects (rms_t): they grow "
+                "faster than beta2 {beta2:g} can follow, most of it in {worst}"
             ),
         },
         remedy={
-            "jump": (
+            "alarm": (
                 "lower beta2 from {beta2:g} to 0.95, clip gradients, or divide the rate by max(1, rms_t) as "
                 "StableAdamW does; if it comes in the first steps, warm up longer"
             ),
+            "jump": "nothing to do for once; if it comes back, lower beta2 from {beta2:g} or clip gradients",
             "lag": "lower beta2 from {beta2:g}, to 0.95 for example, if the loss is not smooth",
         },
-        source=_WORTSMAN + "; the jump keeps steady growth apart (own runs)",
+        source=_WORTSMAN + "; 3 for the alarm, and the jump that keeps steady growth apart: own runs",
     ),
     Rule(
         name="spike-parameter",
@@ -103,7 +108,9 @@ RULES = [
         window=8,
         patience=3,
         severity="info",
-        sentence="{parameter}: half of its last steps were {value:.1f} times or more above what v expects (rms_t)",
+        sentence=(
+            "{parameter}: half of its last steps were {value:.1f} times or more above what v expects (rms_t)"
+        ),
         remedy="lower beta2 from {beta2:g} for this parameter's group, or clip its updates",
         source=_WORTSMAN,
     ),
@@ -119,7 +126,10 @@ RULES = [
             "({remembered:.0e}); when it grows again, it meets a wrong step size"
         ),
         remedy="nothing to do at the end of a training; else lower beta2, so that v follows sooner",
-        source="Adaptive Preconditioners Trigger Loss Spikes in Adam (2025), arXiv:2506.04805: g² << v comes first",
+        source=(
+            "Adaptive Preconditioners Trigger Loss Spikes in Adam (2025), arXiv:2506.04805: g² << v comes "
+            "first"
+        ),
     ),
     Rule(
         name="first-moment-collapse",
@@ -131,8 +141,8 @@ RULES = [
         patience=3,
         sentence={
             "cancels": (
-                "{parameter}: the first moment is {value:.3f} of the gradient, where noise would leave {noise:.2f}: "
-                "consecutive gradients cancel, the parameter swings to and fro"
+                "{parameter}: the first moment is {value:.3f} of the gradient, where noise would leave "
+                "{noise:.2f}: consecutive gradients cancel, the parameter swings to and fro"
             ),
             "underflow": "{parameter}: the first moment is 0 although there is a gradient: it underflows",
         },
@@ -140,6 +150,9 @@ RULES = [
             "cancels": "lower the learning rate",
             "underflow": "keep the state in float32 (precision *-mixed)",
         },
-        source="independent gradients leave sqrt((1 - beta1)/(1 + beta1)) of g in m; Kosson et al. (2023), 2305.17212",
+        source=(
+            "independent gradients leave sqrt((1 - beta1)/(1 + beta1)) of g in m; Kosson et al. (2023), "
+            "2305.17212"
+        ),
     ),
 ]

@@ -10,19 +10,37 @@ from lightning_adapt.health.rule import Limits, Rule, Verdict
 from lightning_adapt.health.rules._measures import geometric_mean, median, middle
 from lightning_adapt.health.window import Window
 
+_WELL = 1e-2
+"""Whoever once moved its weights so far in a step did not begin with too small a rate."""
+
 
 def _too_large(window: Window, limits: Limits) -> Verdict | None:
     chosen = window.rows.matrices
-    near = window.steps > window.steps[-1] - limits["steps"]
-    if not chosen.any() or near.sum() < min(limits["steps"], 4):
+    if not chosen.any():
         return None
+    near = window.steps > window.steps[-1] - limits["steps"]
     size, ratio = window.past("param_rms")[near][:, chosen], window.past("update_ratio")[near][:, chosen]
     growth, mean = middle(size[-1] / size[0]), middle(geometric_mean(ratio))
+    enough, loss = near.sum() >= min(limits["steps"], 4), window.past("loss")
+    # Where the update is all that is left, what was before was small beside it.
+    replaced = window.table.real_steps == 1 and middle(np.abs(window["update_ratio"][chosen] - 1)) < 0.01
+    momentum = not np.isnan(
+        window.hyper("beta1")[chosen]
+    ).all()  # without it, the first steps are long by nature
+    violent = momentum and mean >= limits["ratio"] and growth >= limits["growth"] / 2
+    rose = float(loss[-1] / loss[0])
+    grew = enough and (growth >= limits["growth"] or violent)
+    diverged = enough and rose >= limits["loss"] and mean >= 0.01
     rate = max(window.table.learning_rates.values(), default=np.nan)
-    span = int(window.steps[-1] - window.steps[near][0])
-    details = {"growth": growth, "lr": rate, "suggested": rate / 10, "span": span}
-    violent = mean >= limits["ratio"] and growth >= limits["growth"] / 2
-    return Verdict(growth >= limits["growth"] or violent, mean, details=details)
+    details = {
+        "growth": growth,
+        "rose": rose,
+        "lr": rate,
+        "suggested": rate / 10,
+        "span": int(window.steps[-1] - window.steps[near][0]),
+    }
+    cause = "replaced" if replaced else "grew" if grew else "loss"
+    return Verdict(replaced or grew or diverged, mean, cause, details)
 
 
 def _recent(window: Window, steps: float) -> tuple[Flags, bool]:
@@ -46,7 +64,7 @@ def _too_small(window: Window, limits: Limits) -> Verdict | None:
     ratio = geometric_mean(window.past("update_ratio")[near])
     hit = window.rows.matrices & _at_full_rate(window) & (ratio < limits["slow"])
     if hit.any():
-        hit &= _adagrad_cause(window, limits["slow"]) == ""
+        hit &= _adagrad_cause(window) == ""
     agreement = np.full(len(hit), np.nan)
     agreement[hit] = median(window.past("snr_mean")[near][:, hit])
     cause = np.where(agreement >= limits["agreement"], "persistent", "slow")
@@ -59,7 +77,7 @@ def _adagrad(window: Window, limits: Limits) -> Verdict | None:
     near, enough = _recent(window, limits["steps"])
     if not enough or np.isnan(window.hyper("initial_accumulator_value")).all():
         return None
-    cause = _adagrad_cause(window, limits["threshold"])
+    cause = _adagrad_cause(window)
     ratio = geometric_mean(window.past("update_ratio")[near])
     rates = window.past("effective_lr_p50")
     details = {
@@ -77,12 +95,12 @@ def _slower(window: Window) -> FloatArray:
     return 1 + max(window.table.real_steps - 1, 0) * np.nan_to_num(window.hyper("lr_decay"))
 
 
-def _adagrad_cause(window: Window, healthy: float) -> Texts:
+def _adagrad_cause(window: Window) -> Texts:
     """Why Adagrad's steps are short, where they are Adagrad's doing; else empty."""
     start = window.hyper("initial_accumulator_value")
     began_large = (start > 0) & (start >= 0.5 * window["second_moment_rms"] ** 2)
     # A rate that was too small from the beginning has not decayed.
-    moved_well = np.fmax.reduce(window.past("update_ratio"), axis=0) >= 3 * healthy
+    moved_well = np.fmax.reduce(window.past("update_ratio"), axis=0) >= _WELL
     cause = np.where(moved_well, np.where(_slower(window) >= 2, "lr-decay", "sum"), "")
     return np.where(np.isnan(start), "", np.where(began_large, "initial", cause))
 
@@ -92,15 +110,26 @@ _KARPATHY = "about 1e-3 of a weight a step is healthy: Karpathy, CS231n (2015)"
 RULES = [
     Rule(
         name="step-too-large",
-        meaning="Within a few steps the weights are no longer those they were: the learning rate is too high.",
-        measure=_too_large,
-        columns=("param_rms", "update_ratio"),
-        thresholds={"growth": 3.0, "ratio": 0.3, "steps": 10.0},
-        window=10,
-        sentence=(
-            "in {span} steps weight matrices grew {growth:.1f} times; each step moves them by {value:.0%} of their "
-            "size (learning rate {lr:g})"
+        meaning=(
+            "Within a few steps the weights are no longer those they were: the learning rate is too high."
         ),
+        measure=_too_large,
+        columns=("param_rms", "update_ratio", "loss"),
+        thresholds={"growth": 3.0, "ratio": 0.3, "loss": 3.0, "steps": 10.0},
+        window=None,
+        sentence={
+            "grew": (
+                "in {span} steps weight matrices grew {growth:.1f} times; each step moves them by "
+                "{value:.0%} of their size (learning rate {lr:g})"
+            ),
+            "replaced": (
+                "the first step replaced the weights: it was many times as large (learning rate {lr:g})"
+            ),
+            "loss": (
+                "the loss has risen to {rose:.1f} times its first value, while each step moves the weights "
+                "by {value:.1%} of their size (learning rate {lr:g})"
+            ),
+        },
         remedy="lower the learning rate, to {suggested:.0e} for example, or warm up longer",
         source=_KARPATHY + "; these limits: own runs at 100 times the right rate",
     ),
@@ -113,7 +142,9 @@ RULES = [
         window=None,
         severity={"crawl": "warning", "persistent": "warning", "slow": "info"},
         sentence={
-            "crawl": "{parameter}: each step moves it by {value:.0e} of its size (learning rate {lr:g}): it crawls",
+            "crawl": (
+                "{parameter}: each step moves it by {value:.0e} of its size (learning rate {lr:g}): it crawls"
+            ),
             "persistent": (
                 "{parameter}: each step moves it by only {value:.0e} of its size (learning rate {lr:g}), and "
                 "consecutive gradients agree (|m|/sqrt(v) {agreement:.2f}): longer steps are safe"
@@ -136,16 +167,16 @@ RULES = [
         window=None,
         sentence={
             "sum": (
-                "{parameter}: Adagrad's effective rate fell {fell:.0f} times by step {step}; each step moves the "
-                "weights by {value:.0e} of their size"
+                "{parameter}: Adagrad's effective rate fell {fell:.0f} times by step {step}; each step moves"
+                " the weights by {value:.0e} of their size"
             ),
             "lr-decay": (
-                "{parameter}: lr_decay {decay:g} has made Adagrad's rate {slower:.0f} times smaller by step {step}; "
-                "each step moves the weights by {value:.0e} of their size"
+                "{parameter}: lr_decay {decay:g} has made Adagrad's rate {slower:.0f} times smaller by step "
+                "{step}; each step moves the weights by {value:.0e} of their size"
             ),
             "initial": (
-                "{parameter}: Adagrad's sum began at {start:g}, more than all squared gradients since; each step "
-                "moves the weights by {value:.0e} of their size"
+                "{parameter}: Adagrad's sum began at {start:g}, more than all squared gradients since; each "
+                "step moves the weights by {value:.0e} of their size"
             ),
         },
         remedy={
