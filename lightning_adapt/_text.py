@@ -1,4 +1,4 @@
-"""Sentences that more than one room says: what to answer when a name is not known."""
+"""Texts that more than one room says: what to answer when a name is not known, names in a terminal."""
 
 from __future__ import annotations
 
@@ -74,3 +74,13 @@ def whole_number(name: str, value: object, least: int, advice: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}; {advice}")
     return value
+
+
+def printable(name: str) -> str:
+    r"""``name`` with control characters escaped, so that it cannot steer the terminal.
+
+    Example:
+        >>> printable("a\x1b[31mb")
+        'a\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

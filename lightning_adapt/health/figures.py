@@ -1,4 +1,4 @@
-"""Figures that rules look at beside the table's columns: rates, hyperparameters, dtypes, sums over rows."""
+"""Figures that rules look at beside the table's columns: rates, hyperparameters, sums over rows."""
 
 from __future__ import annotations
 
@@ -6,71 +6,59 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from lightning_adapt._text import unknown_name
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, UPDATE, FloatArray
 from lightning_adapt.dynamics.table import DynamicsTable
-from lightning_adapt.health.formats import format_of
+from lightning_adapt.health.facts import Facts
+from lightning_adapt.health.rows import Rows
 
 
-def figure(name: str, table: DynamicsTable) -> FloatArray:
+def figure(name: str, table: DynamicsTable, rows: Rows, facts: Facts) -> FloatArray:
     """One figure of every row, shape ``(rows,)``, or one for the whole table, 0-dim.
 
     Args:
-        name: A column of the table, or one of `DERIVED`.
+        name: A column of the table, or one of `DERIVED` or `OF_FACTS`.
         table: Of one optimizer after one step.
+        rows: Its rows.
+        facts: What is known beside it.
 
     Raises:
         KeyError: If there is no such figure.
     """
     if name in DERIVED:
-        return DERIVED[name](table)
+        return DERIVED[name](table, rows)
+    if name in OF_FACTS:
+        return _number(getattr(facts, name))
     if name in table.columns:
         return table[name]
-    raise KeyError(unknown_name("column", name, [*table.columns, *DERIVED], most=8))
+    raise KeyError(unknown_name("column", name, [*table.columns, *DERIVED, *OF_FACTS], most=8))
 
 
-def hyperparameter(table: DynamicsTable, name: str) -> FloatArray:
+def hyperparameter(name: str, table: DynamicsTable, rows: Rows) -> FloatArray:
     """A hyperparameter of each row's group; NaN where it is not known."""
-    nothing: Mapping[str, float] = {}
-    groups = {group: numbers.get(name, np.nan) for group, numbers in table.hyperparameters.items()}
-    return _by_group(table, groups) if groups else _by_group(table, nothing)
+    found = [table.hyperparameters.get(group, {}).get(name, np.nan) for group in rows.groups]
+    return np.array(found, dtype=np.float64)[rows.group_index]
 
 
-def _by_group(table: DynamicsTable, numbers: Mapping[str, float]) -> FloatArray:
-    return np.array([numbers.get(row.group, np.nan) for row in table.rows], dtype=np.float64)
-
-
-def learning_rate(table: DynamicsTable) -> FloatArray:
+def learning_rate(table: DynamicsTable, rows: Rows) -> FloatArray:
     """The learning rate of each row's group."""
-    return _by_group(table, table.learning_rates)
+    found = [table.learning_rates.get(group, np.nan) for group in rows.groups]
+    return np.array(found, dtype=np.float64)[rows.group_index]
 
 
-def state_bits(table: DynamicsTable) -> FloatArray:
-    """Bits of a number of each row's state; NaN where there is none."""
-    return np.array([_bits(row.state_dtype) for row in table.rows], dtype=np.float64)
-
-
-def _bits(dtype: str) -> float:
-    known = format_of(dtype)
-    return float("nan") if known is None else float(known.bits)
-
-
-def gradient_norm(table: DynamicsTable) -> FloatArray:
+def gradient_norm(table: DynamicsTable, rows: Rows) -> FloatArray:
     """The norm of all gradients together, as clipping by norm knows it."""
     square = table["numel"] * table["grad_rms"] ** 2
     return np.sqrt(np.nansum(square)) if not np.isnan(square).all() else np.array(np.nan)
 
 
-def moved_frac(table: DynamicsTable) -> FloatArray:
+def moved_frac(table: DynamicsTable, rows: Rows) -> FloatArray:
     """Share of each row's elements that moved, from the histogram of |update|; NaN without it."""
     if table.histograms is None:
-        return np.full(len(table.rows), np.nan)
+        return np.full(len(rows), np.nan)
     counts = table.histograms[:, HISTOGRAMS.index(UPDATE)]
-    total = counts.sum(axis=1, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        share: FloatArray = 1.0 - counts[:, 0] / total
+    share: FloatArray = 1.0 - counts[:, 0] / counts.sum(axis=1, dtype=np.float64)
     return share
 
 
@@ -78,21 +66,20 @@ def _number(value: float | None) -> FloatArray:
     return np.array(np.nan if value is None else value, dtype=np.float64)
 
 
-DERIVED: Mapping[str, Callable[[DynamicsTable], FloatArray]] = MappingProxyType(
+DERIVED: Mapping[str, Callable[[DynamicsTable, Rows], FloatArray]] = MappingProxyType(
     {
         "learning_rate": learning_rate,
-        "initial_lr": lambda table: hyperparameter(table, "initial_lr"),
-        "state_bits": state_bits,
+        "initial_lr": lambda table, rows: hyperparameter("initial_lr", table, rows),
+        "state_bits": lambda table, rows: rows.state_bits,
         "moved_frac": moved_frac,
         "gradient_norm": gradient_norm,
-        "loss_scale": lambda table: _number(table.loss_scale),
-        "real_steps": lambda table: _number(table.real_steps),
-        "skipped_steps": lambda table: _number(table.skipped_steps),
+        "loss_scale": lambda table, rows: _number(table.loss_scale),
+        "real_steps": lambda table, rows: _number(table.real_steps),
+        "skipped_steps": lambda table, rows: _number(table.skipped_steps),
+        "skipped": lambda table, rows: _number(table.skipped),
     }
 )
-"""Name to function of a table; the last four are one number for the whole table."""
+"""Name to function of a table; from ``gradient_norm`` on, one number for the whole table."""
 
-
-def matrices(table: DynamicsTable) -> npt.NDArray[np.bool_]:
-    """Rows that are weight matrices (two or more dimensions larger than 1): no biases, norms or scalars."""
-    return np.array([sum(size > 1 for size in row.shape) >= 2 for row in table.rows], dtype=bool)
+OF_FACTS = ("loss", "clipped_frac")
+"""Numbers out of `Facts`; NaN where they are not known."""

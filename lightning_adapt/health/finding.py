@@ -13,6 +13,16 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Mildest first: info is worth knowing, warning is likely wrong, critical means that the training is lost."""
 
 
+def rank(severity: Severity) -> int:
+    """Higher is worse.
+
+    Example:
+        >>> rank("critical") > rank("info")
+        True
+    """
+    return SEVERITIES.index(severity)
+
+
 @dataclass
 class Finding:
     """What a rule found.

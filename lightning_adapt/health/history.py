@@ -9,9 +9,11 @@ import numpy as np
 
 from lightning_adapt.dynamics.histograms import FloatArray
 from lightning_adapt.dynamics.table import DynamicsTable
+from lightning_adapt.health.facts import Facts
 from lightning_adapt.health.figures import figure
+from lightning_adapt.health.rows import Rows
 
-MOST = 64
+MOST = 32
 """Tables kept: where more lie in a window, those in between are left out."""
 
 LEAST = 4
@@ -32,7 +34,8 @@ class History:
         >>> from lightning_adapt.dynamics import COLUMNS, RowInfo
         >>> history = History(span=10, columns=["grad_rms"])
         >>> for step in range(100):
-        ...     history.add(DynamicsTable((RowInfo("w"),), np.full((1, len(COLUMNS)), float(step)), step))
+        ...     table = DynamicsTable((RowInfo("w"),), np.full((1, len(COLUMNS)), float(step)), step)
+        ...     history.add(table, Rows(table.rows), Facts())
         >>> history.steps
         [89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99]
         >>> history.past("grad_rms").shape
@@ -44,16 +47,18 @@ class History:
         self.steps: list[int] = []
         self._gap = 0.0 if span is None else span / MOST
         self._figures: dict[str, list[FloatArray]] = {name: [] for name in self.columns}
+        self._stacked: dict[str, FloatArray] = {}
 
-    def add(self, table: DynamicsTable) -> None:
+    def add(self, table: DynamicsTable, rows: Rows, facts: Facts) -> None:
         """Remember the figures of the newest table; one of an earlier step begins anew from there."""
+        self._stacked = {}
         while self.steps and self.steps[-1] >= table.step:
             self._drop(-1)
         if len(self.steps) > 1 and self.steps[-1] - self.steps[-2] < self._gap:
             self._drop(-1)  # the newest so far, which is too close to the one before it to be kept
         self.steps.append(table.step)
         for name in self.columns:
-            self._figures[name].append(figure(name, table))
+            self._figures[name].append(figure(name, table, rows, facts))
         if self.span is None:
             if len(self.steps) >= 2 * MOST:
                 self._thin()
@@ -63,10 +68,13 @@ class History:
 
     def past(self, name: str) -> FloatArray:
         """Shape ``(tables, rows)``, or ``(tables,)`` for figures of the whole table."""
-        return np.stack(self._figures[name])
+        if name not in self._stacked:
+            self._stacked[name] = np.array(self._figures[name])
+        return self._stacked[name]
 
     def rename(self, index: Sequence[int]) -> None:
         """The table has other rows now: ``index`` has the old place of each, -1 for a new one."""
+        self._stacked = {}
         places = np.array(index, dtype=np.int64)
         for name, figures in self._figures.items():
             self._figures[name] = [old if old.ndim == 0 else _moved(old, places) for old in figures]

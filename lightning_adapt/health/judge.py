@@ -13,6 +13,7 @@ from lightning_adapt.health.facts import Facts
 from lightning_adapt.health.finding import Finding
 from lightning_adapt.health.history import History
 from lightning_adapt.health.registry import rules_from
+from lightning_adapt.health.rows import Rows
 from lightning_adapt.health.rule import Rule
 from lightning_adapt.health.tally import Tally
 from lightning_adapt.health.window import Window
@@ -44,10 +45,10 @@ class Judge:
     Example:
         >>> from lightning_adapt.dynamics import COLUMNS, RowInfo
         >>> values = np.full((1, len(COLUMNS)), np.nan)
-        >>> values[0, COLUMNS.index("rms_t")] = 4.0
+        >>> values[0, COLUMNS.index("grad_nonfinite_frac")] = 0.5
         >>> judge = Judge()
         >>> [finding.rule for finding in judge.see(DynamicsTable((RowInfo("w"),), values, step=7))]
-        ['spike-warning']
+        ['non-finite-gradient']
         >>> judge.see(DynamicsTable((RowInfo("w"),), values, step=8))  # told once
         []
         >>> judge.open[0].last_step
@@ -80,27 +81,29 @@ class Judge:
         if table.optimizer not in self._watches:
             self._watches[table.optimizer] = _Watch(self.rules)
         watch = self._watches[table.optimizer]
-        watch.take(table)
-        others = [w.last for label, w in self._watches.items() if label != table.optimizer and w.last]
+        others = {label: w.rows for label, w in self._watches.items() if label != table.optimizer}
         news: list[Finding] = []
-        for rule in self.rules:
-            if rule.name in self._off or (table.skipped and not rule.skipped):
-                continue
-            try:
-                with np.errstate(all="ignore"):
-                    window = Window(table, facts, watch.history_of(rule), rule.window, others)
-                    verdict = rule.measure(window, rule.thresholds)
-                    if verdict is not None:
-                        news += watch.tallies[rule.name].add(rule, verdict, table)
-            except Exception as error:  # a rule must not end a training
-                self._off.add(rule.name)
-                self._on_fault(
-                    f"health rule {rule.name!r} is switched off after a fault: "
-                    f"{type(error).__name__}: {error}; the other rules go on"
-                )
+        with np.errstate(all="ignore"):  # NaN and inf are what is looked for
+            watch.take(table, facts or Facts())
+            for rule in self.rules:
+                if rule.name not in self._off and (rule.skipped or not table.skipped):
+                    window = Window(table, watch.rows, facts, watch.history_of(rule), rule.window, others)
+                    news += self._judged(rule, window, watch.tallies[rule.name])
         self.findings += [finding for finding in news if finding.ended_at is None]
         self._forget()
         return news
+
+    def _judged(self, rule: Rule, window: Window, tally: Tally) -> list[Finding]:
+        try:
+            verdict = rule.measure(window, rule.thresholds)
+            return [] if verdict is None else tally.add(rule, verdict, window.table)
+        except Exception as error:  # a rule must not end a training
+            self._off.add(rule.name)
+            self._on_fault(
+                f"health rule {rule.name!r} is switched off after a fault: {type(error).__name__}: {error}; "
+                "the other rules go on"
+            )
+            return []
 
     def _forget(self) -> None:
         surplus = len(self.findings) - MOST_FINDINGS
@@ -133,7 +136,7 @@ class _Watch:
     """What a judge remembers of one optimizer."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self.last: DynamicsTable | None = None
+        self.rows = Rows(())
         self._names: tuple[str, ...] | None = None
         self.tallies = {rule.name: Tally() for rule in rules}
         # Rules that look back equally far share a memory.
@@ -146,8 +149,10 @@ class _Watch:
     def history_of(self, rule: Rule) -> History | None:
         return self._histories.get((rule.window, rule.skipped))
 
-    def take(self, table: DynamicsTable) -> None:
-        names = table.names
+    def take(self, table: DynamicsTable, facts: Facts) -> None:
+        if self.rows.rows != table.rows:
+            self.rows = Rows(table.rows)
+        names = self.rows.names
         if self._names is not None and names != self._names:
             old = {name: at for at, name in enumerate(self._names)}
             index = [old.get(name, -1) for name in names]
@@ -155,10 +160,10 @@ class _Watch:
                 history.rename(index)
             for tally in self.tallies.values():
                 tally.rename(index)
-        self._names, self.last = names, table
+        self._names = names
         for (_, skipped), history in self._histories.items():
             if skipped or not table.skipped:
-                history.add(table)
+                history.add(table, self.rows, facts)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_adapt._text import unknown_name
 from lightning_adapt.health.rule import Rule
 
-_HOMES = ("floor", "spikes", "gradients")
+_HOMES = ("floor", "precision", "spikes", "steps", "schedule", "gradients", "scaler", "decay", "setup")
 
 
 def default_rules() -> list[Rule]:
@@ -39,7 +39,7 @@ def rules_from(rules: str | Sequence[Rule] | Mapping[str, Any]) -> list[Rule]:
         >>> len(default_rules()) - len(changed)
         1
         >>> next(rule for rule in changed if rule.name == "spike-warning").thresholds
-        {'threshold': 3.0}
+        {'threshold': 3.0, 'alarm': 3.0, 'jump': 1.25}
     """
     if isinstance(rules, str):
         if rules != "default":

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lightning_adapt.dynamics.table import DynamicsTable
-from lightning_adapt.health.finding import Finding
+from lightning_adapt.health.finding import Finding, rank
+from lightning_adapt.health.rows import Flags
 from lightning_adapt.health.rule import Rule, Text, Verdict
 
 REST = 3
@@ -42,18 +43,27 @@ class Tally:
         self._clear_from = np.where(~hit & (self._clear == 0), table.step, self._clear_from)
         self._held = np.where(hit, self._held + 1, 0)
         self._clear = np.where(hit, 0, self._clear + 1)
-        news: list[Finding] = []
-        for at, finding in list(self._open.items()):
-            if hit[at]:
-                finding.last_step = table.step
-            elif self._clear[at] >= max(rule.patience, REST):
-                finding.ended_at = int(self._clear_from[at])
-                news.append(self._open.pop(at))
+        news = self._continue(rule, verdict, table, hit)
         for at in np.flatnonzero(self._held >= rule.patience).tolist():
             if at not in self._open:
                 self._open[at] = _finding(rule, verdict, table, at)
                 news.append(self._open[at])
         return news
+
+    def _continue(self, rule: Rule, verdict: Verdict, table: DynamicsTable, hit: Flags) -> list[Finding]:
+        """Bring open findings up to date; returns those that ended, or gave way to a more severe cause."""
+        ended: list[Finding] = []
+        for at, finding in list(self._open.items()):
+            if not hit[at]:
+                if self._clear[at] >= max(rule.patience, REST):
+                    finding.ended_at = int(self._clear_from[at])
+            elif rank(rule.severity_of(str(_one(verdict.cause, at)))) > rank(finding.severity):
+                finding.ended_at = table.step
+            else:
+                finding.last_step = table.step
+            if finding.ended_at is not None:
+                ended.append(self._open.pop(at))
+        return ended
 
     def rename(self, index: Sequence[int]) -> None:
         """The table has other rows now: ``index`` has the old place of each, -1 for a new one."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.health.facts import Facts
 from lightning_adapt.health.figures import figure, hyperparameter
 from lightning_adapt.health.history import History
+from lightning_adapt.health.rows import Rows
 
 
 class Window:
@@ -19,21 +21,24 @@ class Window:
 
     Args:
         table: The newest table.
+        rows: Its rows; read from the table when left out.
         facts: What the one who trains knows beside it.
         history: Of the columns that the rule looks back on; the newest table is in it already.
         span: Steps that the rule looks back on; ``None`` for the whole run.
-        others: The last table of every other optimizer of the run.
+        others: Rows of every other optimizer of the run.
     """
 
     def __init__(
         self,
         table: DynamicsTable,
+        rows: Rows | None = None,
         facts: Facts | None = None,
         history: History | None = None,
         span: int | None = 0,
-        others: Sequence[DynamicsTable] = (),
+        others: Mapping[str, Rows] = MappingProxyType({}),
     ) -> None:
         self.table, self.others = table, others
+        self.rows = Rows(table.rows) if rows is None else rows
         self.facts = Facts() if facts is None else facts
         self.steps = np.array([table.step]) if history is None else np.array(history.steps)
         """Step of each table that is looked back on, oldest first, the newest last."""
@@ -43,7 +48,7 @@ class Window:
 
     def __getitem__(self, name: str) -> FloatArray:
         """A figure of the newest table: a column, shape ``(rows,)``, or one of `figures.DERIVED`."""
-        return figure(name, self.table)
+        return figure(name, self.table, self.rows, self.facts)
 
     def past(self, name: str) -> FloatArray:
         """A figure over time, oldest first: shape ``(tables, rows)``, or ``(tables,)`` for the whole run.
@@ -57,7 +62,7 @@ class Window:
 
     def hyper(self, name: str) -> FloatArray:
         """A hyperparameter of each row's group, shape ``(rows,)``; NaN where it is not known."""
-        return hyperparameter(self.table, name)
+        return hyperparameter(name, self.table, self.rows)
 
     def counts(self, which: str) -> npt.NDArray[np.integer] | None:
         """Histogram counts ``(rows, bins)`` of effective_lr, second_moment or update; ``None`` without."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_adapt._text import printable
 from lightning_adapt.dynamics.statistics import BY_NAME
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.views.rollup import floor_cause, summarise, worst_rows
@@ -77,16 +78,6 @@ def worst_table(table: DynamicsTable, most: int) -> Table:
 
 
 _SHORT = {"float32": "fp32", "float64": "fp64", "float16": "fp16", "bfloat16": "bf16"}
-
-
-def printable(name: str) -> str:
-    r"""``name`` with control characters escaped, so that it cannot steer the terminal.
-
-    Example:
-        >>> printable("a\x1b[31mb")
-        'a\\x1b[31mb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _title(table: DynamicsTable) -> str:
