@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_adapt.dynamics import COLUMNS, DynamicsHistory, DynamicsTable, RowInfo
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
-from lightning_adapt.views.event_file import from_arrays, pack_counts, tag_of, to_summary, unpack_counts
+from lightning_adapt.views.event_file import FORMAT, describe_table, from_parts, tag_of, to_summary
 from lightning_adapt.views.reader import read_dynamics
 from lightning_adapt.views.scalars import ScalarPlan
 from lightning_adapt.views.tensorboard import TensorBoardView
@@ -207,23 +207,22 @@ def test_metadata_is_written_once() -> None:
     assert not to_summary(table, describe=False).value[0].HasField("metadata")
 
 
-def test_arrays_that_do_not_fit_are_refused() -> None:
-    from lightning_adapt.views.event_file import describe_table
+def test_parts_that_do_not_fit_are_refused() -> None:
+    content, header = describe_table(make_table()), np.zeros(7)
+    with pytest.raises(ValueError, match="columns do not fit its 2 described rows"):
+        from_parts(content, 1, {"header": header})
+    with pytest.raises(ValueError, match="shorter|longer"):
+        from_parts(content, 1, {"header": header[:3]})
 
-    with pytest.raises(ValueError, match="does not fit its 2 described rows"):
-        from_arrays(describe_table(make_table()), 1, np.zeros((1, 2)), np.zeros(7), None)
 
-
-@settings(max_examples=30, deadline=None)
-@given(
-    rows=st.integers(0, 4),
-    filled=st.lists(
-        st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, WIDTH - 1), st.integers(1, 2**31 - 1))
-    ),
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"format": 1}', "format 1 were written by another version of lightning-adapt"),
+        (b"[]", "without a sound description"),
+        (f'{{"format": {FORMAT}, "rows": 3}}'.encode(), "without a sound description"),
+    ],
 )
-def test_packing_counts_loses_nothing(rows: int, filled: list[tuple[int, int, int, int]]) -> None:
-    counts = np.zeros((rows, len(HISTOGRAMS), WIDTH), dtype=np.int32)
-    for row, which, index, value in filled:
-        if row < rows:
-            counts[row, which, index] = value
-    np.testing.assert_array_equal(unpack_counts(pack_counts(counts), rows), counts)
+def test_what_another_version_wrote_is_refused(content: bytes, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        from_parts(content, 1, {})
