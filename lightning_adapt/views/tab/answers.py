@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lightning_adapt.dynamics.histograms import HISTOGRAMS
 from lightning_adapt.views.tab import wire
@@ -35,16 +36,20 @@ def steps(series: Series) -> bytes:
     names, header = series.header()
     return wire.pack(
         {"names": names, "rows_version": series.rows_version, "columns": series.columns},
-        {"steps": np.array(series.steps, dtype=np.float64), "header": header},
+        {**_axis(series), "header": header},
     )
 
 
 def column(series: Series, name: str, after: int | None = None) -> bytes:
     """One statistic of all rows, of all steps or those after one."""
     first = 0 if after is None else int(np.searchsorted(series.steps, after, side="right"))
-    steps = np.array(series.steps[first:], dtype=np.float64)
     values = series.column(name)[first:]
-    return wire.pack({"rows_version": series.rows_version}, {"steps": steps, "values": values})
+    return wire.pack({"rows_version": series.rows_version}, {**_axis(series, first), "values": values})
+
+
+def _axis(series: Series, first: int = 0) -> dict[str, npt.NDArray[Any]]:
+    steps = np.array(series.steps[first:], dtype=np.float64)
+    return {"steps": steps, "written": np.array(series.written[first:], dtype=np.float64)}
 
 
 def step(series: Series, number: int) -> bytes:

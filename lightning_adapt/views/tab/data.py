@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from tensorboard.data.provider import RunTagFilter
 from lightning_adapt._text import unknown_name
 from lightning_adapt.views.event_file import HEADER, PLUGIN_NAME, TAG, Description, parts_of
 from lightning_adapt.views.tab.faults import Unknown
-from lightning_adapt.views.tab.series import Datum, Series
+from lightning_adapt.views.tab.series import Datum, Read, Series
 
 _ALL = 1_000_000
 _describe = lru_cache(maxsize=64)(Description.of)
@@ -86,16 +86,15 @@ class Logs:
         )
         return found
 
-    def _reader(self, run: str) -> Callable[[str], Sequence[Datum]]:
-        def read(tag: str) -> Sequence[Datum]:
-            found = self._provider.read_tensors(
+    def _reader(self, run: str) -> Read:
+        def read(tags: Sequence[str]) -> Mapping[str, Sequence[Datum]]:
+            found: Mapping[str, Mapping[str, Sequence[Datum]]] = self._provider.read_tensors(
                 **self._about,
                 plugin_name=PLUGIN_NAME,
                 downsample=_ALL,
-                run_tag_filter=RunTagFilter(runs=[run], tags=[tag]),
+                run_tag_filter=RunTagFilter(runs=[run], tags=tags),
             )
-            data: Sequence[Datum] = found.get(run, {}).get(tag, ())
-            return data
+            return found.get(run, {})
 
         return read
 

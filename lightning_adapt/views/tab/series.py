@@ -21,6 +21,9 @@ from lightning_adapt.views.packed_counts import BLOCK, unpack_row
 
 Key = tuple[str, int]
 
+_AT_ONCE = 64 << 20
+"""Bytes that are read in one go. A reading has a price of its own, some 40 ms; a large one takes memory."""
+
 
 class Datum(Protocol):
     """One tensor of one event, as TensorBoard's data provider gives it."""
@@ -33,24 +36,30 @@ class Datum(Protocol):
     def numpy(self) -> npt.NDArray[Any]: ...  # noqa: D102
 
 
+Read = Callable[[Sequence[str]], Mapping[str, Sequence[Datum]]]
+
+
 class Series:
     """All tables of one optimizer in one run.
 
     Args:
         versions: Tag to description: one entry a row set.
-        read: The data of a tag, empty where there is no such tag.
+        read: The data of each of several tags; a tag that does not exist is left out.
     """
 
     def __init__(
-        self, versions: Mapping[str, Description], read: Callable[[str], Sequence[Datum]]
+        self, versions: Mapping[str, Description], read: Read
     ) -> None:
         self._read = read
         self._versions = dict(versions)
-        headers = [(datum, tag) for tag in versions for datum in read(f"{tag}/{HEADER}")]
+        found = read([f"{tag}/{HEADER}" for tag in versions])
+        headers = [(datum, tag) for tag in versions for datum in found.get(f"{tag}/{HEADER}", ())]
         headers.sort(key=lambda pair: pair[0].wall_time)  # stable: equal times stay as they were read
         latest = {datum.step: (datum, tag) for datum, tag in headers}
         ordered = [latest[step] for step in sorted(latest)]
         self.steps: list[int] = [datum.step for datum, _ in ordered]
+        #: When the table of each step was written: tells a step that was written again.
+        self.written: list[float] = [datum.wall_time for datum, _ in ordered]
         self._at = {(tag, datum.step, datum.wall_time): at for at, (datum, tag) in enumerate(ordered)}
         self._headers = [(self._versions[tag], datum.numpy) for datum, tag in ordered]
         self._join_rows(list(dict.fromkeys(tag for _, tag in headers)))
@@ -91,20 +100,27 @@ class Series:
     def column(self, name: str) -> npt.NDArray[np.float32]:
         """A statistic, shape ``(steps, rows)``; NaN where a table has no such row or figure."""
         values = np.full((len(self.steps), len(self.rows)), np.nan, dtype=np.float32)
-        for at, tag, array in self._parts(f"{COLUMN}/{name}"):
-            places = self._places[tag]
-            if array.shape == places.shape:  # else it was damaged
-                values[at, places] = array
+        for at, tag, _, array in self._columns([name]):
+            values[at, self._places[tag]] = array
         return values
 
     def at_step(self, step: int) -> npt.NDArray[np.float32]:
         """All statistics at one of ``steps``, shape ``(columns, rows)``."""
-        at = self.steps.index(step)
-        return np.stack([self.column(name)[at] for name in self.columns])
+        wanted = self.steps.index(step)
+        values = np.full((len(self.columns), len(self.rows)), np.nan, dtype=np.float32)
+        for at, tag, column, array in self._columns(self.columns):
+            if at == wanted:
+                values[column, self._places[tag]] = array
+        return values
 
     def of_row(self, row: int) -> npt.NDArray[np.float32]:
         """All statistics of one row, shape ``(columns, steps)``."""
-        return np.stack([self.column(name)[:, row] for name in self.columns])
+        values = np.full((len(self.columns), len(self.steps)), np.nan, dtype=np.float32)
+        local = {tag: np.flatnonzero(places == row).tolist() for tag, places in self._places.items()}
+        for at, tag, column, array in self._columns(self.columns):
+            for within in local[tag]:
+                values[column, at] = array[within]
+        return values
 
     def histograms(self, row: int) -> npt.NDArray[np.int32]:
         """Counts of one row, shape ``(steps, histograms, bins)``; zeros where a table keeps none."""
@@ -113,18 +129,32 @@ class Series:
             for local in np.flatnonzero(places == row).tolist():
                 block, within = divmod(local, BLOCK)
                 size = min(BLOCK, len(places) - block * BLOCK)
-                for at, _, array in self._parts(f"{HISTOGRAM}/{block}", (tag,)):
+                for at, array in self._parts(tag, [f"{HISTOGRAM}/{block}"])[0]:
                     counts[at] = unpack_row(array, size, within)
         return counts
 
-    def _parts(
-        self, part: str, tags: Sequence[str] | None = None
-    ) -> Iterator[tuple[int, str, npt.NDArray[Any]]]:
-        for tag in self._places if tags is None else tags:
-            for datum in self._read(f"{tag}/{part}"):
-                at = self._at.get((tag, datum.step, datum.wall_time))
-                if at is not None:
-                    yield at, tag, datum.numpy
+    def _columns(self, names: Sequence[str]) -> Iterator[tuple[int, str, int, npt.NDArray[Any]]]:
+        """Position of the step, tag, position in ``names``, and the figures of all rows of that tag."""
+        for tag, places in self._places.items():
+            several = max(1, _AT_ONCE // max(1, 4 * len(self.steps) * len(places)))
+            for start in range(0, len(names), several):
+                batch = [f"{COLUMN}/{name}" for name in names[start : start + several]]
+                for offset, part in enumerate(self._parts(tag, batch)):
+                    for at, array in part:
+                        if array.shape == places.shape:  # else it was damaged
+                            yield at, tag, start + offset, array
+
+    def _parts(self, tag: str, parts: Sequence[str]) -> list[list[tuple[int, npt.NDArray[Any]]]]:
+        """Position of the step and array of every event that counts, for each of ``parts``."""
+        found = self._read([f"{tag}/{part}" for part in parts])
+        return [
+            [
+                (at, datum.numpy)
+                for datum in found.get(f"{tag}/{part}", ())
+                if (at := self._at.get((tag, datum.step, datum.wall_time))) is not None
+            ]
+            for part in parts
+        ]
 
 
 def _keys(rows: Sequence[RowInfo]) -> Iterator[Key]:
