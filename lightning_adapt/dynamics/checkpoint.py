@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import Row, StepView, as_real, host_number
 from lightning_adapt.dynamics.engines import find_engine
+from lightning_adapt.dynamics.hyperparameters import read_hyperparameters
 from lightning_adapt.dynamics.reading import take
 from lightning_adapt.dynamics.rows import canonical_step, given_names, group_name, prepared
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
@@ -143,7 +144,16 @@ def _table(
     # A scheduler has moved the rate on when a checkpoint is written: updates would not be those of the step.
     moved = bool(saved.get("lr_schedulers"))
     source = "checkpoint" if moved else "predicted"
-    about = {"step": step, "optimizer": label, "real_steps": step, "update_source": source}
+    about = {
+        "step": step,
+        "optimizer": label,
+        "real_steps": step,
+        "update_source": source,
+        "hyperparameters": {
+            group_name(group, index): read_hyperparameters(group, getattr(torch.optim, kind))
+            for index, group in enumerate(state["param_groups"])
+        },
+    }
     table = take(find_engine("eager"), rows, rates, histograms=True, about=about).table()
     # Where there is no update, none was lost; and where even the shape is not known, nothing is.
     table.values[np.isnan(table["update_rms"]), table.columns.index("update_lost_frac")] = np.nan

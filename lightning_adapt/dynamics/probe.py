@@ -18,6 +18,7 @@ from typing_extensions import Self
 from lightning_adapt._text import whole_number
 from lightning_adapt.dynamics.canonical import Scalar, as_real
 from lightning_adapt.dynamics.engines import find_engine
+from lightning_adapt.dynamics.hyperparameters import read_hyperparameters
 from lightning_adapt.dynamics.reading import Reading, take
 from lightning_adapt.dynamics.row_groups import Groups, RowGroups
 from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows, group_name, members
@@ -336,6 +337,10 @@ class DynamicsProbe:
             "skipped_steps": self.skipped,
             "skipped": skipped,
             "update_source": self._source(armed.before),
+            "hyperparameters": {
+                group_name(group, index): read_hyperparameters(group, type(self.optimizer))
+                for index, group in groups.items()
+            },
             "cost_s": armed.cost_s,
             **armed.about,
         }
@@ -355,7 +360,7 @@ class DynamicsProbe:
         """The rows, rebuilt when parameters or groups were added."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         key = tuple(
-            (group_name(group, index), id(p), p.dtype, p.shape)
+            (group_name(group, index), id(p), p.dtype, p.shape, p.requires_grad)
             for index, group in enumerate(self.optimizer.param_groups)
             for p in group["params"]
         )

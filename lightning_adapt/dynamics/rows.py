@@ -79,6 +79,7 @@ def members(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[
                 group=label,
                 shape=tuple(parameter.shape),
                 dtype=str(parameter.dtype).removeprefix("torch."),
+                requires_grad=parameter.requires_grad,
             )
             found.setdefault(id(parameter), Member(parameter, info, index))
     return sorted(found.values(), key=lambda m: order.get(id(m.parameter), len(order)))

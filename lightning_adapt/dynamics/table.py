@@ -31,6 +31,7 @@ class RowInfo:
         state_dtype: Dtype of its second moment (or first moment, or buffer), empty when it has no state.
         histogram_stride: Its histograms, and the quantiles read from them, are of every so-manyth element,
             each counted so many times; 1: of all. Every other figure is always of all elements.
+        requires_grad: ``False`` for a parameter that is frozen, and still is in the optimizer.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RowInfo:
     dtype: str = ""
     state_dtype: str = ""
     histogram_stride: int = 1
+    requires_grad: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,9 @@ class DynamicsTable:
             Lightning.
         optimizer: Class name of the optimizer, with ``-1``, ``-2``, … when a run has several.
         learning_rates: Learning rate of each parameter group as the step used it.
+        hyperparameters: The other numbers of each parameter group as the step used them, such as ``eps``,
+            ``beta2`` and ``weight_decay``; flags, such as ``decoupled_weight_decay`` and ``fused``, are 1 or 0.
+            Empty in tables from event files that do not have them.
         loss_scale: Scale of the gradient scaler for this step, ``None`` without one.
         skipped: Whether the gradient scaler found inf, so that the optimizer did not step.
         real_steps: Steps the optimizer really took so far, as counted by the observer.
@@ -79,6 +84,7 @@ class DynamicsTable:
     histograms: npt.NDArray[np.integer] | None = None
     optimizer: str = ""
     learning_rates: Mapping[str, float] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     loss_scale: float | None = None
     skipped: bool = False
     real_steps: int = 0
@@ -97,7 +103,8 @@ class DynamicsTable:
     def version(self) -> str:
         """Eight characters that change whenever something does that is not written anew each step."""
         rows = [astuple(row) for row in self.rows]
-        text = json.dumps([rows, self.columns, list(self.learning_rates), self.update_source])
+        set_up = [[group, list(numbers)] for group, numbers in self.hyperparameters.items()]
+        text = json.dumps([rows, self.columns, list(self.learning_rates), self.update_source, set_up])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @overload

@@ -1,6 +1,7 @@
 """How a table is written into an event file, and read back: tensors of one summary.
 
-- ``<tag>/header``: step-wide numbers, float64 (learning rates, loss scale, steps);
+- ``<tag>/header``: step-wide numbers, float64 (learning rates and other hyperparameters, loss scale,
+  steps);
 - ``<tag>/column/<statistic>``: one column, float32, shape ``(parameters,)``;
 - ``<tag>/histograms/<block>``: the counts of 128 rows, packed.
 
@@ -53,7 +54,7 @@ def to_summary(table: DynamicsTable, *, describe: bool) -> Summary:
         A protobuf for ``FileWriter.add_summary``.
     """
     tag, content = tag_of(table), describe_table(table) if describe else None
-    header = [getattr(table, name) for name in _HEADER] + list(table.learning_rates.values())
+    header = [getattr(table, name) for name in _HEADER] + list(_groups(table).values())
     numbers = np.array([np.nan if x is None else float(x) for x in header], dtype=np.float64)
     short = b"{}" if describe else None
     values = [_value(f"{tag}/{HEADER}", numbers, content)]
@@ -89,10 +90,30 @@ def describe_table(table: DynamicsTable) -> bytes:
             "columns": table.columns,
             "rows": [astuple(row) for row in table.rows],
             "histograms": [[b.name, b.lowest, b.highest, b.mantissa_bits] for b in HISTOGRAMS],
-            "header": [*_HEADER, *(f"lr/{name}" for name in table.learning_rates)],
+            "header": [*_HEADER, *_groups(table)],
             "update_source": table.update_source,
         }
     ).encode()
+
+
+def _groups(table: DynamicsTable) -> dict[str, float]:
+    """The numbers of all parameter groups; only their names are written once, for schedules move many."""
+    rates = {f"lr/{group}": rate for group, rate in table.learning_rates.items()}
+    others = {
+        f"hyper/{group}/{name}": number
+        for group, numbers in table.hyperparameters.items()
+        for name, number in numbers.items()
+    }
+    return rates | others
+
+
+def _hyperparameters(numbers: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for key, number in numbers.items():
+        if key.startswith("hyper/"):
+            group, _, name = key.removeprefix("hyper/").rpartition("/")
+            found.setdefault(group, {})[name] = number
+    return found
 
 
 @dataclass(frozen=True)
@@ -179,6 +200,7 @@ def from_parts(content: bytes, step: int, parts: Mapping[str, npt.NDArray[Any]])
         histograms=_histograms(about, parts),
         optimizer=about.optimizer,
         learning_rates={k.removeprefix("lr/"): v for k, v in numbers.items() if k.startswith("lr/")},
+        hyperparameters=_hyperparameters(numbers),
         loss_scale=number("loss_scale"),
         skipped=bool(numbers["skipped"]),
         real_steps=int(numbers["real_steps"]),

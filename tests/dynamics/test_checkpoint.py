@@ -54,6 +54,7 @@ def test_the_state_alone_gives_the_same_moments(cls: Any, options: dict[str, Any
         for column in FROM_STATE:
             np.testing.assert_allclose(table[column], real[column], rtol=1e-6, err_msg=column)
     assert np.isnan(table["grad_rms"]).all()
+    assert table.hyperparameters == real.hyperparameters
 
 
 def test_untouched_rows_are_named(tmp_path: Path) -> None:

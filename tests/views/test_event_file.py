@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def make_table(
         "histograms": counts,
         "optimizer": "AdamW",
         "learning_rates": {"decay": 0.01, "no_decay": 0.02},
+        "hyperparameters": {"decay": {"eps": 1e-8, "beta2": 0.999, "fused": 1.0}, "no/decay": {"eps": 1e-8}},
         "loss_scale": 1024.0,
         "real_steps": 3,
         "skipped_steps": 1,
@@ -69,7 +71,7 @@ def assert_same(found: DynamicsTable, expected: DynamicsTable) -> None:
         {"loss_scale": None, "global_step": None},
         {"skipped": True},
         {"histograms": None},
-        {"update_source": "predicted", "learning_rates": {}},
+        {"update_source": "predicted", "learning_rates": {}, "hyperparameters": {}},
     ],
 )
 def test_a_table_comes_back_as_it_was(fields: dict[str, Any], tmp_path: Path) -> None:
@@ -183,13 +185,47 @@ def test_a_file_that_is_no_event_file_is_told(content: bytes, tmp_path: Path) ->
         read_dynamics(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"update_source": "predicted"}, {"learning_rates": {"other": 0.1}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"update_source": "predicted"},
+        {"learning_rates": {"other": 0.1}},
+        {"hyperparameters": {"decay": {"momentum": 0.9}}},
+    ],
+)
 def test_what_is_described_once_has_a_version_of_its_own(change: dict[str, Any], tmp_path: Path) -> None:
     tables = [make_table(step=0), make_table(step=1, **change)]
     write(tmp_path, *tables)
     for table, again in zip(tables, read_dynamics(tmp_path), strict=True):
         assert again.update_source == table.update_source
         assert again.learning_rates == table.learning_rates
+        assert again.hyperparameters == table.hyperparameters
+
+
+def test_hyperparameters_may_change_from_step_to_step(tmp_path: Path) -> None:
+    betas = [0.8, 0.85, 0.9, 0.95, 0.99]
+    tables = [make_table(step=s, hyperparameters={"all": {"beta1": beta}}) for s, beta in enumerate(betas)]
+    assert len({tag_of(table) for table in tables}) == 1
+    write(tmp_path, *tables)
+    assert [t.hyperparameters["all"]["beta1"] for t in read_dynamics(tmp_path)] == betas
+
+
+def test_files_without_hyperparameters_load() -> None:
+    content = {
+        "format": FORMAT,
+        "optimizer": "AdamW",
+        "columns": COLUMNS,
+        "rows": [["w", "decay", [2], "float32", "float32", 1]],
+        "histograms": [],
+        "header": ["real_steps", "skipped_steps", "global_step", "loss_scale", "skipped", "lr/decay"],
+        "update_source": "measured",
+    }
+    header = np.array([3.0, 0.0, np.nan, np.nan, 0.0, 0.01])
+    columns = {f"column/{name}": np.ones(1, dtype=np.float32) for name in COLUMNS}
+    table = from_parts(json.dumps(content).encode(), 3, {"header": header, **columns})
+    assert table.rows == (RowInfo("w", "decay", (2,), "float32", "float32"),)
+    assert table.learning_rates == {"decay": 0.01}
+    assert table.hyperparameters == {}
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4097**2), ("complex64", 2 * 4097**2)])
@@ -208,7 +244,8 @@ def test_metadata_is_written_once() -> None:
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
-    content, header = describe_table(make_table()), np.zeros(7)
+    content = describe_table(make_table())
+    header = np.zeros(len(json.loads(content)["header"]))
     with pytest.raises(ValueError, match="columns do not fit its 2 described rows"):
         from_parts(content, 1, {"header": header})
     with pytest.raises(ValueError, match="shorter|longer"):
