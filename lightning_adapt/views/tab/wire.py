@@ -27,8 +27,8 @@ def pack(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> byt
         ValueError: If an array is of another dtype, or ``meta`` holds NaN.
 
     Example:
-        >>> pack({}, {"steps": np.array([1.0, 2.0])})[:4]
-        b'D\\x00\\x00\\x00'
+        >>> unpack(pack({"run": "a"}, {"steps": np.array([1.0, 2.0])}))
+        ({'run': 'a'}, {'steps': array([1., 2.])})
     """
     ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     for name, array in ordered.items():

@@ -207,6 +207,7 @@ export class App {
       h("span", { class: "live" }, this.source.live ? `step ${key.last_step}, followed live` : `step ${key.last_step}`),
     );
     if (focus >= 0) this.bar.querySelectorAll("select,button")[focus]?.focus();
+    this.about.hidden = !chosen;
     fill(this.about, ...(chosen ? [h("b", {}, statistic.name), ` (${unitText(statistic.unit)}): ${statistic.meaning} ${statistic.advice}`] : []));
   }
 

@@ -5,7 +5,7 @@ import { fill, h } from "./dom.js";
 import { clipped, visible } from "./format.js";
 
 const LINE = 20;
-const TALLEST = 560;
+const SHORTEST = 240;
 const FOOT = 34;
 const HEAD = 22;
 export const LABELS = 320;
@@ -31,16 +31,17 @@ export class Grid {
   /** Show `lines`; each panel is {title, steps, z(line) → figures by step, axis: name, note(line)}. */
   show({ lines, panels, axes, range, step, fit }) {
     Object.assign(this, { panels, axes, range, step });
-    this.fitting = fit && lines.length * LINE > TALLEST;
-    this.lines = this.fitting ? bundled(lines, Math.floor(TALLEST / 2)) : lines;
-    this.size = this.fitting ? TALLEST / this.lines.length : LINE;
-    this.inSight = this.fitting ? this.lines.length : Math.min(this.lines.length, Math.floor(TALLEST / LINE));
-    this.height = Math.max(this.size * this.inSight, LINE);
     this.head = panels.some((panel) => panel.title) ? HEAD : 0;
-    const window = this.height + FOOT + this.head;
-    this.element.style.height = `${window}px`;
-    this.tall.firstChild.style.height = `${window}px`;
-    this.tall.style.height = `${window + Math.max(0, this.lines.length * this.size - this.height)}px`;
+    const room = this.#room();
+    this.fitting = fit && lines.length * LINE > room;
+    this.lines = this.fitting ? bundled(lines, Math.floor(room / 2)) : lines;
+    this.size = this.fitting ? room / this.lines.length : LINE;
+    this.inSight = this.fitting ? this.lines.length : Math.min(this.lines.length, Math.floor(room / LINE));
+    this.height = Math.max(this.size * this.inSight, 3 * LINE);
+    const sight = this.height + FOOT + this.head;
+    this.element.style.height = `${sight}px`;
+    this.tall.firstChild.style.height = `${sight}px`;
+    this.tall.style.height = `${sight + Math.max(0, this.lines.length * this.size - this.height)}px`;
     this.#first = Math.max(0, Math.min(this.#first, this.lines.length - this.inSight));
     this.#active = Math.max(0, Math.min(this.#active, this.lines.length - 1));
     this.#drawn = "";
@@ -59,6 +60,12 @@ export class Grid {
     if (at < 0) return;
     this.#active = at;
     this.element.scrollTop = Math.max(0, (at - this.inSight / 2) * this.size);
+  }
+
+  /** Height for lines: to the foot of the page, if that is enough. */
+  #room() {
+    const top = this.element.getBoundingClientRect().top + document.documentElement.scrollTop;
+    return Math.max(SHORTEST, window.innerHeight - top - FOOT - this.head - 16);
   }
 
   #scrolled() {
@@ -165,7 +172,7 @@ export class Grid {
         title: at ? undefined : { text: "step", standoff: 4 },
       });
       figure[`yaxis${suffix}`] = axis({
-        domain: [0, 1], anchor: `x${suffix}`, range: [seen.length - 0.5, -0.5], fixedrange: true,
+        domain: [0, 1], anchor: `x${suffix}`, range: [this.height / this.size - 0.5, -0.5], fixedrange: true,
         showticklabels: false, ticks: "", showgrid: false, zeroline: false,
       });
       return {

@@ -48,7 +48,7 @@ export class Marks {
   #layout(range, step) {
     const width = Math.max(300, this.element.clientWidth - (LABELS - TICKS));
     return layout({
-      width, height: 190, margin: { l: TICKS + 8, r: RIGHT, t: 6, b: 6 }, showlegend: false,
+      width, height: 150, margin: { l: TICKS + 8, r: RIGHT, t: 6, b: 6 }, showlegend: false,
       xaxis: axis({ range, showticklabels: false, zeroline: false }),
       yaxis: axis({ domain: [0.5, 0.92], title: { text: "loss" }, nticks: 4, fixedrange: true }),
       yaxis2: axis({ domain: [0, 0.42], title: { text: "lr" }, nticks: 4, fixedrange: true, rangemode: "tozero", exponentformat: "e" }),

@@ -54,13 +54,15 @@ export class ParameterView {
     select.value = String(row);
     const state = info.state_dtype ? `, state ${info.state_dtype}` : "";
     const sampled = info.stride > 1 ? `; histograms from every ${info.stride}th element` : "";
+    const set = series.hypers(row).map(([name, values]) => `${visible(name)} ${exact(values.at(-1))}`);
     fill(
       this.head,
       h("button", { type: "button", "aria-label": "Parameter before", disabled: row === 0, onclick: () => app.open(row - 1, null) }, "◀"),
       select,
       h("button", { type: "button", "aria-label": "Parameter after", disabled: row === series.rows.length - 1, onclick: () => app.open(row + 1, null) }, "▶"),
       h("h2", { class: "name" }, visible(series.names[row])),
-      h("p", { class: "small" }, `group ${visible(info.group) || "–"} · ${shape} (${short(info.numel, "elements")} elements) · ${info.dtype}${state}${sampled}`),
+      h("p", { class: "small wide" }, `group ${visible(info.group) || "–"} · ${shape} (${short(info.numel, "elements")} elements) · ${info.dtype}${state}${sampled}`,
+        set.length ? ` · ${set.join(", ")}` : ""),
     );
   }
 
@@ -157,7 +159,7 @@ export class ParameterView {
 
   #epsilon(traces, figure, series, row) {
     traces.push(this.#line("second_moment_rms", "sqrt(mean(v_hat))", LINES[1]));
-    const eps = series.hyper(row, "eps");
+    const eps = new Map(series.hypers(row)).get("eps");
     if (!eps) return;
     const y = Array.from(eps, (value) => (value > 0 ? value : null));
     traces.push({ x: series.steps, y, name: `eps ${exact(eps.at(-1))}: the floor`, mode: "lines", type: "scatter", line: { color: colour("bad"), width: 2, dash: "dash" }, hovertemplate: "%{y:.3g}" });

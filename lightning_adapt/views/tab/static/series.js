@@ -58,9 +58,12 @@ export class Series {
     return column;
   }
 
-  /** Hyper-parameter `name` of the group of `row` at each step, or null where the tables do not say. */
-  hyper(row, name) {
-    return this.header[`hyper/${this.rows[row].group}/${name}`] ?? null;
+  /** Hyperparameters of the group of `row`, as `[name, value by step]`; none where the tables do not say. */
+  hypers(row) {
+    const prefix = `hyper/${this.rows[row].group}/`;
+    return Object.entries(this.header)
+      .filter(([name]) => name.startsWith(prefix) && !name.slice(prefix.length).includes("/"))
+      .map(([name, values]) => [name.slice(prefix.length), values]);
   }
 
   /** Position of the last step that is not after `step`, at least 0. */

@@ -3,9 +3,9 @@
 const DEEPEST = 10;
 const FIRST_LINES = 40;
 
-/** The module tree of parameter names: `{path, label, depth, rows, children, leaves}`. */
+/** The module tree of parameter names: `{path, label, rows, items}`, parameters as `{row, label}`. */
 export function grow(names) {
-  const root = { path: "", label: "", depth: -1, rows: [], items: [] };
+  const root = { path: "", label: "", rows: [], items: [] };
   const modules = new Map([["", root]]);
   names.forEach((name, row) => {
     const parts = name.split(".");
@@ -15,7 +15,7 @@ export function grow(names) {
     above.forEach((part, depth) => {
       const path = parts.slice(0, depth + 1).join(".");
       if (!modules.has(path)) {
-        const made = { path, label: part, depth, rows: [], items: [] };
+        const made = { path, label: part, rows: [], items: [] };
         modules.set(path, made);
         node.items.push(made);
       }
@@ -28,15 +28,12 @@ export function grow(names) {
   return root;
 }
 
-/** A module that holds nothing but one module is written as one: `model.transformer`. */
+/** A module that holds nothing but one module or parameter is written as one: `model.transformer`. */
 function joined(node) {
   if (!node.items) return node;
-  let found = node;
-  while (found.items.length === 1 && found.items[0].items) {
-    const [only] = found.items;
-    found = { ...only, label: `${found.label}.${only.label}`, depth: node.depth };
-  }
-  return { ...found, items: found.items.map((item) => joined(item)) };
+  if (node.items.length > 1) return { ...node, items: node.items.map(joined) };
+  const only = joined(node.items[0]);
+  return { ...only, label: `${node.label}.${only.label}` };
 }
 
 /** The paths that are open at first: as many levels as fit on one page. */
