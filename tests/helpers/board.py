@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -38,28 +38,20 @@ def board(logs: Path, folder: Path, *flags: str) -> Iterator[str]:
     """
     path = os.pathsep.join([str(ROOT), str(site(folder)), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--reload_interval", "1", *flags],
-        env={**os.environ, "PYTHONPATH": path},
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-    )
-    said: list[str] = []
+    said = folder / "stderr.txt"
+    with said.open("w") as stderr:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--reload_interval", "1", *flags],
+            env={**os.environ, "PYTHONPATH": path},
+            stderr=stderr,
+            cwd=folder,
+        )
     try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            said.append(line)
-            found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-            if found:
-                # Nobody reads on: a full pipe would stop the server.
-                threading.Thread(target=process.stderr.read, daemon=True).start()
-                yield found.group()
-                break
-        else:
-            raise RuntimeError("TensorBoard did not start:\n" + "".join(said))
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+/", said.read_text())):
+            if process.poll() is not None:
+                raise RuntimeError(f"TensorBoard did not start:\n{said.read_text()}")
+            time.sleep(0.05)
+        yield found.group()
     finally:
         process.terminate()
         process.wait(20)
-        if process.stderr is not None and not process.stderr.closed:
-            pass

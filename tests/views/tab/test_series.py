@@ -3,52 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.kept import Logs, series_of
 from helpers.tables import table
 
-from lightning_adapt.dynamics import COLUMNS, DynamicsTable, RowInfo
-from lightning_adapt.views.event_file import Description, array_of, describe_table, parts_of, to_summary
-from lightning_adapt.views.tab.series import Series
-
-
-@dataclass
-class Kept:
-    step: int
-    wall_time: float
-    numpy: Any
-
-
-@dataclass
-class Logs:
-    """What a data provider keeps, and what was asked of it."""
-
-    data: dict[str, list[Kept]] = field(default_factory=dict)
-    about: dict[str, Description] = field(default_factory=dict)
-    asked: list[list[str]] = field(default_factory=list)
-
-    def add(self, table: DynamicsTable, wall_time: float) -> None:
-        for value in to_summary(table, describe=True).value:
-            self.data.setdefault(value.tag, []).append(Kept(table.step, wall_time, array_of(value)))
-            self.about[parts_of(value.tag)[0]] = Description.of(describe_table(table))
-
-    def series(self) -> Series:
-        return Series(self.about, self.read)
-
-    def read(self, tags: Sequence[str]) -> dict[str, list[Kept]]:
-        self.asked.append(list(tags))
-        return {tag: self.data[tag] for tag in tags if tag in self.data}
-
-
-def series_of(*tables: DynamicsTable) -> Series:
-    logs = Logs()
-    for time, each in enumerate(tables):
-        logs.add(each, float(time))
-    return logs.series()
+from lightning_adapt.dynamics import COLUMNS, RowInfo
 
 
 def f32(values: Any) -> Any:

@@ -25,7 +25,8 @@ export class App {
   #series = new Map();
   #scalars = new Map();
   #changed = new Map();
-  #turn = 0;
+  #wanted = false;
+  #showing = null;
 
   constructor(source, root) {
     this.source = source;
@@ -60,23 +61,34 @@ export class App {
     return this.show();
   }
 
-  /** Draw the state. */
+  /** Draw the state; what is asked for while that is under way is drawn after it, once. */
   show() {
     if (!this.catalogue) return undefined;
-    return this.#guard(async (turn) => {
-      if (!this.listed.length) return this.#nothing();
-      this.#bar();
-      const View = VIEWS[this.state.view] ?? Overview;
-      if (!(this.view instanceof View)) {
-        this.view?.destroy();
-        this.view = new View(this);
-        fill(this.main, this.view.element);
-      }
-      this.main.setAttribute("aria-busy", "true");
-      await this.view.update();
-      if (turn === this.#turn) this.main.removeAttribute("aria-busy");
-      return undefined;
-    });
+    this.#wanted = true;
+    this.#showing ??= this.#draw();
+    return this.#showing;
+  }
+
+  async #draw() {
+    this.main.setAttribute("aria-busy", "true");
+    while (this.#wanted) {
+      this.#wanted = false;
+      await this.#guard(() => this.#update());
+    }
+    this.main.removeAttribute("aria-busy");
+    this.#showing = null;
+  }
+
+  #update() {
+    if (!this.listed.length) return this.#nothing();
+    this.#bar();
+    const View = VIEWS[this.state.view] ?? Overview;
+    if (!(this.view instanceof View)) {
+      this.view?.destroy();
+      this.view = new View(this);
+      fill(this.main, this.view.element);
+    }
+    return this.view.update();
   }
 
   // What views ask for.
@@ -88,8 +100,9 @@ export class App {
     return inRun.find((key) => key.optimizer === optimizer) ?? inRun[0] ?? this.listed[0];
   }
 
-  current() {
-    return this.series(this.key());
+  async current() {
+    this.shown = await this.series(this.key());
+    return this.shown;
   }
 
   series(key) {
@@ -150,9 +163,10 @@ export class App {
 
   keyText = (key) => JSON.stringify([key.run, key.optimizer]);
 
+  /** A run's name without the folders that all runs share, and its optimizer where it has several. */
   label(key) {
-    const several = this.listed.filter((other) => other.run === key.run).length > 1;
-    return several ? `${key.run || "."} · ${key.optimizer}` : key.run || ".";
+    const run = key.run.slice(sharedFolders(this.listed.map((each) => each.run))) || ".";
+    return this.listed.filter((other) => other.run === key.run).length > 1 ? `${run} · ${key.optimizer}` : run;
   }
 
   compared() {
@@ -174,11 +188,13 @@ export class App {
     return this.state.step === "" ? series.steps.at(-1) : series.steps[series.at(Number(this.state.step))];
   }
 
+  /** The kept step next to `number`, of the series that was drawn last. */
   nearestStep(number) {
-    const steps = this.shown?.steps ?? [];
-    return Array.from(steps).reduce((best, step) => (Math.abs(step - number) < Math.abs(best - number) ? step : best), steps[0] ?? Math.round(number));
+    const steps = this.shown.steps;
+    return Array.from(steps).reduce((best, step) => (Math.abs(step - number) < Math.abs(best - number) ? step : best), steps[0]);
   }
 
+  /** Show the parameter `row` of the series that was drawn last. */
   open(row, step) {
     const param = this.shown.names[row];
     return this.set({ view: "parameter", param, ...(step === null ? {} : { step: String(step) }) }, this.state.view !== "parameter");
@@ -247,16 +263,14 @@ export class App {
     await this.show();
   }
 
-  /** Run `work`; what fails becomes a message, what was overtaken says nothing. */
+  /** Run `work`; what fails becomes a message. */
   async #guard(work) {
-    this.#turn += 1;
-    const turn = this.#turn;
     try {
-      await work(turn);
-      if (turn === this.#turn) this.#say(this.problems ?? []);
+      await work();
+      this.#say(this.problems ?? []);
     } catch (error) {
       console.error(error);
-      if (turn === this.#turn) this.#say([error.message || String(error)]);
+      this.#say([error.message || String(error)]);
     }
   }
 
@@ -266,6 +280,17 @@ export class App {
     this.messages.dataset.said = text;
     fill(this.messages, sentences.slice(0, 5).map((sentence) => h("p", {}, visible(sentence))));
   }
+}
+
+/** Length of the folders that all of `runs` begin with. */
+function sharedFolders(runs) {
+  if (new Set(runs).size < 2) return 0;
+  const [first] = runs;
+  let shared = 0;
+  for (let at = 0; at < first.length && runs.every((run) => run[at] === first[at]); at += 1) {
+    if (first[at] === "/") shared = at + 1;
+  }
+  return shared;
 }
 
 const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");

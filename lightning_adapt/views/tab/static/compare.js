@@ -18,7 +18,7 @@ export class Compare {
     this.readout = h("p", { class: "readout" });
     this.grid = new Grid({
       zoom: (range) => app.set({ range: range ? range.join(",") : "" }),
-      step: (number) => app.set({ view: "step", step: String(app.nearestStep(number)) }, true),
+      step: (number, panel) => app.set({ ...this.all[panel.at].key, view: "step", step: String(number) }, true),
       open: (line, at) => this.#open(line, at),
       toggle: () => {},
       hover: (line, panel, at) => this.#hover(line, panel, at),

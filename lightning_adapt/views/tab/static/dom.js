@@ -20,9 +20,13 @@ export function fill(element, ...children) {
   return element;
 }
 
+let fields = 0;
+
 /** A labelled control; the label is read out and shown. */
 export function field(label, control) {
-  return h("label", { class: "field" }, h("span", {}, label), control);
+  fields += 1;
+  control.id ||= `field-${fields}`;
+  return h("span", { class: "field" }, h("label", { for: control.id }, label), control);
 }
 
 /** A drop-down list; `options` are `[value, text]` pairs. */

@@ -11,7 +11,7 @@ const HEAD = 22;
 export const LABELS = 320;
 export const RIGHT = 96;
 
-/** A scrolled list with heat maps. `on` has open(line, step), step(step), toggle(line), hover(line, panel, at). */
+/** A scrolled list with heat maps. `on` has open(line, step), step(step, panel), toggle(line), hover(line, panel, at). */
 export class Grid {
   #first = 0;
   #active = 0;
@@ -200,8 +200,8 @@ export class Grid {
     return {
       hover: (event) => this.on.hover(...found(event)),
       click: (event) => {
-        const [line, , step] = found(event);
-        if (event.event?.shiftKey) this.on.step(step);
+        const [line, panel, step] = found(event);
+        if (event.event?.shiftKey) this.on.step(step, panel);
         else if (line.path !== undefined) this.on.toggle(line);
         else this.on.open(line, step);
       },

@@ -126,7 +126,7 @@ export class ParameterView {
       { ...this.#line(`effective_lr_${high}`, name, "rgba(0,0,0,0)"), fill: "tonexty", fillcolor: `rgba(0,114,178,${opacity})` },
     ];
     const traces = [
-      ...band("min", "max", "min to max", 0.18), ...band("p05", "p95", "p05 to p95", 0.4),
+      ...band("min", "max", "min to max", 0.25), ...band("p05", "p95", "p05 to p95", 0.5),
       this.#line("effective_lr_p50", "p50", LINES[1]),
     ];
     const infinite = Array.from(of("effective_lr_max")).filter((value) => value === Infinity).length;
