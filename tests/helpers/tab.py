@@ -28,16 +28,22 @@ class Tab:
 
     def __init__(self, page: Any, url: str) -> None:
         self.page, self.url = page, url
+        self.frame: Any = None
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}"))
 
-    def open(self, query: str = "", **state: str) -> Tab:
-        """Open the tab with this state in the address, and wait until it is drawn."""
+    def open(self, query: str = "", *, fresh: bool = False, **state: str) -> Tab:
+        """Show this state, by the address, and wait until it is drawn; ``fresh`` loads TensorBoard anew."""
         parts = "".join(f"&p.lightning_adapt.{key}={quote(value, safe='')}" for key, value in state.items())
-        self.page.goto("about:blank")
-        self.page.goto(f"{self.url}{query}#lightning_adapt{parts}")
-        return self.arrived()
+        if self.frame is None or fresh or query:
+            self.page.goto("about:blank")
+            self.page.goto(f"{self.url}{query}#lightning_adapt{parts}")
+            return self.arrived()
+        self.page.evaluate("hash => { location.hash = hash; }", f"#lightning_adapt{parts}")
+        # The address tells its listeners a moment later.
+        self.frame.evaluate("() => new Promise(done => setTimeout(done, 50))")
+        return self.settled()
 
     def arrived(self) -> Tab:
         """Wait for the frame of the tab after the page was loaded."""
@@ -74,11 +80,11 @@ class Tab:
         found: list[dict[str, Any]] = json.loads(self.frame.eval_on_selector(selector, _DATA))
         return found
 
-    def at(self, selector: str, x: float, row: int, **options: Any) -> Tab:
-        """Click into a heat map, at a step and a line."""
+    def at(self, selector: str, x: float, row: int | None = None, **options: Any) -> Tab:
+        """Click into a chart, at a step and a line of a heat map, or half way up."""
         code = """(e, [x, row]) => {
-            const {xaxis, yaxis} = e._fullLayout, box = e.getBoundingClientRect();
-            return [xaxis._offset + xaxis.d2p(x), yaxis._offset + yaxis.d2p(row)]; }"""
+            const {xaxis, yaxis} = e._fullLayout;
+            return [xaxis._offset + xaxis.d2p(x), yaxis._offset + (row === null ? yaxis._length / 2 : yaxis.d2p(row))]; }"""
         left, top = self.frame.eval_on_selector(selector, code, [x, row])
         self.frame.hover(selector, position={"x": left, "y": top})
         return self.click(selector, position={"x": left, "y": top}, **options)

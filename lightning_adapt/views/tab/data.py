@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,10 @@ from lightning_adapt.views.event_file import HEADER, PLUGIN_NAME, TAG, Descripti
 from lightning_adapt.views.tab.faults import Unknown
 from lightning_adapt.views.tab.series import Datum, Read, Series
 
+FINDINGS = "optimizer_health"
+"""Tags of findings: tensors of strings, each a finding as JSON."""
+_SAME = ("rule", "parameter", "cause", "first_step")
+_RANK = {"critical": 0, "warning": 1, "info": 2}
 _ALL = 1_000_000
 _describe = lru_cache(maxsize=64)(Description.of)
 
@@ -97,6 +102,17 @@ class Logs:
             return found.get(run, {})
 
         return read
+
+    def findings(self, run: str, optimizer: str) -> list[dict[str, Any]]:
+        """What health monitoring found: the last word on each finding, worst first."""
+        tag = f"{FINDINGS}/{optimizer}"
+        data = sorted(self._reader(run)([tag]).get(tag, ()), key=lambda datum: datum.wall_time)
+        found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for datum in data:
+            for text in datum.numpy.ravel():
+                finding = json.loads(text)
+                found[tuple(finding.get(key) for key in _SAME)] = finding
+        return sorted(found.values(), key=lambda f: (_RANK.get(f["severity"], 3), f["first_step"]))
 
     def scalar_tags(self, run: str) -> list[str]:
         """Tags of the scalars of a run.

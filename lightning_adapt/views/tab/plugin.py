@@ -53,6 +53,7 @@ class DynamicsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             "/column": self._column,
             "/step": self._step,
             "/parameter": self._parameter,
+            "/findings": self._findings,
             "/scalars": self._scalars,
             "/scalar": self._scalar,
         }
@@ -114,6 +115,11 @@ class DynamicsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         if not 0 <= row < len(series.rows):
             raise NotFound(f"`row` must be at least 0 and below {len(series.rows)}, got {row}; see /rows")
         return _binary(request, answers.parameter(series, row))
+
+    def _findings(self, request: wrappers.Request) -> wrappers.Response:
+        run, optimizer = _argument(request, "run"), _argument(request, "optimizer")
+        found = self._logs(request).findings(run, optimizer)
+        return http_util.Respond(request, json.dumps({"findings": found}), _JSON)
 
     def _scalars(self, request: wrappers.Request) -> wrappers.Response:
         tags = self._logs(request).scalar_tags(_argument(request, "run"))

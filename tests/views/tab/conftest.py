@@ -74,12 +74,18 @@ def browser() -> Iterator[Any]:
         pytest.skip(str(reason))
 
 
-@pytest.fixture
-def tab(browser: Any, address: str) -> Iterator[Tab]:
+@pytest.fixture(scope="session")
+def page(browser: Any, address: str) -> Iterator[Tab]:
+    """One page for all tests of a loader: TensorBoard itself takes seconds to load."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     context.set_default_timeout(15_000)
-    tab = Tab(context.new_page(), address)
-    yield tab
+    yield Tab(context.new_page(), address)
     context.close()
-    assert tab.errors == []
+
+
+@pytest.fixture
+def tab(page: Tab) -> Iterator[Tab]:
+    page.errors.clear()
+    yield page
+    assert page.errors == []

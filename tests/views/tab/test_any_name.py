@@ -36,6 +36,7 @@ window.show = async (text, view, name) => {
     catalogue: async () => data.catalogue, runs: async () => data.runs, rows: async () => data.rows,
     steps: async () => body(data.steps), column: async () => body(data.column), step: async () => body(data.step),
     parameter: async () => body(data.parameter), scalars: async () => ({ tags: [] }),
+    findings: async () => ({ findings: [] }),
   };
   document.body.replaceChildren();
   location.hash = `p.lightning_adapt.view=${view}&p.lightning_adapt.sort=worst`;
@@ -105,7 +106,7 @@ names = st.lists(
 figures = st.floats(width=32) | st.sampled_from([0.0, np.nan, np.inf, 1e-38])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(names=names, data=st.data(), group=st.text(max_size=9))
 @example(names=["\ud800", "\udc00a"], data=None, group="\ud800")
 def test_any_name_and_value_is_drawn_and_stays_text(page: Any, names: list[str], data: Any, group: str):

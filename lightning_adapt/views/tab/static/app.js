@@ -23,8 +23,10 @@ export class App {
   state = { ...EMPTY, ...address.read() };
   listed = [];
   #series = new Map();
-  #scalars = new Map();
-  #changed = new Map();
+  problems = [];
+  #kept = new Map();
+  #faults = new Map();
+  #drawn = false;
   #wanted = false;
   #showing = null;
 
@@ -44,12 +46,7 @@ export class App {
       this.state = { ...EMPTY, ...address.read() };
       this.show();
     });
-    await this.#guard(async () => {
-      this.catalogue = await this.source.catalogue();
-      this.byName = new Map(this.catalogue.statistics.map((statistic) => [statistic.name, statistic]));
-      await this.#list();
-      await this.show();
-    });
+    await this.#look();
     if (this.source.live) this.#follow();
   }
 
@@ -73,7 +70,7 @@ export class App {
     this.main.setAttribute("aria-busy", "true");
     while (this.#wanted) {
       this.#wanted = false;
-      await this.#guard(() => this.#update());
+      await this.#guard("drawing", () => this.#update());
     }
     this.main.removeAttribute("aria-busy");
     this.#showing = null;
@@ -116,28 +113,28 @@ export class App {
   }
 
   scalars(run) {
-    return this.#kept(run, () => this.source.scalars(run));
+    return this.#keep(`tags ${run}`, () => this.source.scalars(run));
   }
 
   scalar(run, tag) {
-    return this.#kept(`${run}\n${tag}`, async () => {
+    return this.#keep(`scalar ${run}\n${tag}`, async () => {
       const { arrays } = await this.source.scalar(run, tag);
       return { steps: arrays.steps.data, values: arrays.values.data };
     });
   }
 
-  #kept(key, load) {
-    if (!this.#scalars.has(key)) {
-      const loading = load();
-      loading.catch(() => this.#scalars.delete(key));
-      this.#scalars.set(key, loading);
-    }
-    return this.#scalars.get(key);
+  /** Findings of a series: [{rule, severity, parameter, first_step, ended_at, sentence, remedy}], worst first. */
+  findings(key) {
+    return this.#keep(`findings ${this.keyText(key)}`, async () => (await this.source.findings(key)).findings);
   }
 
-  /** Alerts of a series: [{step, title, text}]. */
-  async alerts() {
-    return [];
+  #keep(key, load) {
+    if (!this.#kept.has(key)) {
+      const loading = load();
+      loading.catch(() => this.#kept.delete(key));
+      this.#kept.set(key, loading);
+    }
+    return this.#kept.get(key);
   }
 
   named(name) {
@@ -238,40 +235,45 @@ export class App {
 
   // Following.
 
-  async #list() {
-    const { series, problems } = await this.source.runs();
-    this.listed = series;
-    this.problems = problems.map(({ run, problem }) => `${run || "."}: ${problem}`);
-    return series;
-  }
-
   #follow() {
     setTimeout(async () => {
       // A hidden tab costs nothing.
-      if (!document.hidden && document.documentElement.clientWidth) await this.#guard(() => this.#look());
+      if (!document.hidden && document.documentElement.clientWidth) await this.#look();
       this.#follow();
     }, EVERY_MS);
   }
 
-  async #look() {
-    const before = JSON.stringify(this.listed);
-    const listed = await this.#list();
-    if (JSON.stringify(listed) === before) return;
-    this.#scalars.clear();
-    const known = listed.filter((key) => this.#series.has(this.keyText(key)));
-    await Promise.all(known.map(async (key) => (await this.#series.get(this.keyText(key))).refresh()));
-    await this.show();
+  /** Look for what is new, and draw it; also what could not be drawn before. */
+  #look() {
+    return this.#guard("looking", async () => {
+      if (!this.catalogue) {
+        const catalogue = await this.source.catalogue();
+        this.byName = new Map(catalogue.statistics.map((statistic) => [statistic.name, statistic]));
+        this.catalogue = catalogue;
+      }
+      const { series, problems } = await this.source.runs();
+      this.problems = problems.map(({ run, problem }) => `${run || "."}: ${problem}`);
+      const same = JSON.stringify(series) === JSON.stringify(this.listed);
+      if (same && this.#drawn && !this.#faults.has("drawing")) return;
+      this.listed = series;
+      this.#kept.clear();
+      const known = series.map((key) => this.#series.get(this.keyText(key))).filter(Boolean);
+      await Promise.all(known.map(async (each) => (await each).refresh()));
+      this.#drawn = true;
+      await this.show();
+    });
   }
 
-  /** Run `work`; what fails becomes a message. */
-  async #guard(work) {
+  /** Run `work`; what fails becomes a message until it succeeds. */
+  async #guard(what, work) {
+    this.#faults.delete(what);
     try {
       await work();
-      this.#say(this.problems ?? []);
     } catch (error) {
       console.error(error);
-      this.#say([error.message || String(error)]);
+      this.#faults.set(what, error.message || String(error));
     }
+    this.#say([...this.#faults.values(), ...this.problems]);
   }
 
   #say(sentences) {

@@ -18,18 +18,18 @@ export class Marks {
   }
 
   /** Draw the loss `tag` of `scalars` (null: none) and what the series' header says. */
-  show({ series, tags, tag, loss, range, step, alerts }) {
+  show({ series, tags, tag, loss, range, step, findings }) {
     const rates = Object.keys(series.header).filter((name) => name.startsWith("lr/"));
     const skipped = Array.from(series.steps).filter((_, at) => series.header.skipped?.[at] === 1);
-    this.#describe({ series, tags, tag, rates, skipped, alerts });
+    this.#describe({ series, tags, tag, rates, skipped, findings });
     const traces = loss ? [line(loss.steps, loss.values, "loss", "y", colour("text"))] : [];
     rates.forEach((name, at) => {
       const label = chartText(name.slice(3), 30);
       traces.push(line(series.steps, series.header[name], `lr ${label}`, "y2", LINES[at % LINES.length]));
     });
     traces.push(points(skipped, "skipped step", "x", colour("bad")));
-    const marks = alerts.map((alert) => chartText(`${alert.title}: ${alert.text}`, 120));
-    traces.push({ ...points(alerts.map((alert) => alert.step), "alert", "triangle-up", colour("warn")), text: marks, hoverinfo: "text" });
+    const alerts = points(findings.map((finding) => finding.first_step), "alert", "triangle-up", colour("warn"));
+    traces.push({ ...alerts, text: findings.map((finding) => chartText(`${finding.rule}: ${finding.parameter}`, 80)), hovertemplate: "%{text}<extra></extra>" });
     return draw(this.plot, traces, this.#layout(range, step), {
       click: (event) => this.on.step(event.points[0].x),
       relayout: (event) => {
@@ -57,7 +57,7 @@ export class Marks {
     });
   }
 
-  #describe({ series, tags, tag, rates, skipped, alerts }) {
+  #describe({ series, tags, tag, rates, skipped, findings }) {
     const options = [["", "none"], ...tags.map((name) => [name, visible(name)])];
     const legend = rates.map((name, at) =>
       h("li", {}, h("span", { class: "key", style: `background:${LINES[at % LINES.length]}` }),
@@ -68,7 +68,7 @@ export class Marks {
       choice("Loss", options, tag ?? "", this.on.loss),
       h("ul", { class: "legend" }, legend),
       h("p", { class: "small" }, h("span", { class: "bad" }, "✕ "), `${count} skipped steps (the gradient scaler found inf)`),
-      h("p", { class: "small" }, h("span", { class: "warn" }, "▲ "), `${alerts.length} alerts`),
+      alertList(findings),
     );
   }
 }
@@ -78,6 +78,16 @@ const line = (x, y, name, yaxis, color) => ({ x, y, name, yaxis, mode: "lines", 
 const points = (steps, name, symbol, color) => ({
   x: steps, y: steps.map(() => 0.5), name, yaxis: "y3", mode: "markers", type: "scatter", marker: { symbol, color, size: 9 }, hovertemplate: `${name}<extra></extra>`,
 });
+
+/** Alerts as a list that opens: what is wrong and what to do. */
+export function alertList(findings) {
+  const said = (finding) => {
+    const over = finding.ended_at === null ? "" : `, over at ${finding.ended_at}`;
+    return h("li", {}, h("b", {}, `${finding.severity}, from step ${finding.first_step}${over}: `), `${visible(finding.sentence)}; ${visible(finding.remedy)}`);
+  };
+  const summary = h("summary", {}, h("span", { class: "warn" }, "▲ "), `${findings.length} alerts`);
+  return h("details", { class: "small alerts" }, summary, h("ul", {}, findings.map(said)));
+}
 
 /** The tag that is most likely the training loss. */
 export function likelyLoss(tags) {

@@ -34,7 +34,9 @@ export class Overview {
     const { state } = app;
     const series = await app.current();
     const statistic = app.statistic();
-    const [column, { tags }] = await Promise.all([series.column(statistic.name), app.scalars(series.key.run)]);
+    const [column, { tags }, findings] = await Promise.all([
+      series.column(statistic.name), app.scalars(series.key.run), app.findings(series.key),
+    ]);
     const tag = state.loss === "none" ? null : tags.includes(state.loss) ? state.loss : likelyLoss(tags);
     const loss = tag ? await app.scalar(series.key.run, tag) : null;
     Object.assign(this, { series, column, statistic });
@@ -42,7 +44,7 @@ export class Overview {
     this.#write();
     const range = span(state.range, column.steps);
     const step = state.step === "" ? null : Number(state.step);
-    await this.marks.show({ series, tags, tag, loss, range, step, alerts: await app.alerts(series) });
+    await this.marks.show({ series, tags, tag, loss, range, step, findings });
     this.scale = colours(statistic, app.scale(), [column.values]);
     const lines = this.#lines();
     this.empty.hidden = lines.length > 0;

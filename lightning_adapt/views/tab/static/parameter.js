@@ -3,6 +3,7 @@
 import { axis, draw, forget, layout, LINES, logAxis, stepLine, zoomed } from "./charts.js";
 import { fill, h } from "./dom.js";
 import { exact, short, unitText, visible } from "./format.js";
+import { alertList } from "./marks.js";
 import { span } from "./overview.js";
 import { colour } from "./theme.js";
 
@@ -34,7 +35,7 @@ export class ParameterView {
       return at < 0 ? new Float32Array(count).fill(NaN) : arrays.values.data.subarray(at * count, (at + 1) * count);
     };
     this.data = { series, row, steps: arrays.steps.data, of, arrays, bins: meta.bins, columns: meta.columns };
-    this.#head();
+    this.#head(await app.findings(series.key));
     await this.#draw();
     this.#facts();
   }
@@ -44,7 +45,7 @@ export class ParameterView {
     for (const plot of this.plots.values()) forget(plot);
   }
 
-  #head() {
+  #head(findings) {
     const { app } = this;
     const { series, row } = this.data;
     const info = series.rows[row];
@@ -63,6 +64,7 @@ export class ParameterView {
       h("h2", { class: "name" }, visible(series.names[row])),
       h("p", { class: "small wide" }, `group ${visible(info.group) || "–"} · ${shape} (${short(info.numel, "elements")} elements) · ${info.dtype}${state}${sampled}`,
         set.length ? ` · ${set.join(", ")}` : ""),
+      alertList(findings.filter((finding) => finding.parameter === series.names[row])),
     );
   }
 

@@ -6,6 +6,7 @@
 //   column(key, name, after)    unpacked: arrays steps, written, values (steps × rows)
 //   step(key, number)           unpacked: meta {columns}, arrays values (columns × rows)
 //   parameter(key, row)         unpacked: arrays steps, values (columns × steps), <histogram>/counts, edges, outside
+//   findings(key)               {findings: [{rule, severity, parameter, first_step, ended_at, sentence, remedy, …}]}
 //   scalars(run)                {tags}
 //   scalar(run, tag)            unpacked: arrays steps, values
 // `key` is {run, optimizer}; `live` says whether it can change. A failure rejects with a sentence.
@@ -23,6 +24,7 @@ export class HttpSource {
   column = (key, statistic, after) => this.#arrays("column", { ...key, statistic, after });
   step = (key, step) => this.#arrays("step", { ...key, step });
   parameter = (key, row) => this.#arrays("parameter", { ...key, row });
+  findings = (key) => this.#json("findings", key);
   scalars = (run) => this.#json("scalars", { run });
   scalar = (run, tag) => this.#arrays("scalar", { run, tag });
 
