@@ -38,9 +38,12 @@ window.show = async (text, view, name) => {
     parameter: async () => body(data.parameter), scalars: async () => ({ tags: [] }),
     findings: async () => ({ findings: [] }),
   };
+  window.app?.view?.destroy();
   document.body.replaceChildren();
-  location.hash = `p.lightning_adapt.view=${view}&p.lightning_adapt.sort=worst`;
-  await new App(source, document.body).start();
+  // Without telling the pages before this one.
+  history.replaceState(null, "", `#p.lightning_adapt.view=${view}&p.lightning_adapt.sort=worst`);
+  window.app = new App(source, document.body);
+  await window.app.start();
   const texts = (selector) => Array.from(document.querySelectorAll(selector), (e) => e.textContent);
   return {
     messages: texts(".messages p"),
@@ -69,6 +72,8 @@ def page(browser: Any) -> Iterator[Any]:
             route.fulfill(body=START, content_type="text/javascript")
         elif name == static_files.PLOTLY:
             route.fulfill(path=static_files.plotly_js(), content_type="text/javascript")
+        elif name not in static_files.names():
+            route.fulfill(status=404)
         else:
             route.fulfill(path=static_files.FOLDER / name, content_type=static_files.content_type(name))
 
@@ -100,13 +105,13 @@ def told(series: Any) -> str:
 
 markup = st.sampled_from(["<script>window.pwned=1</script>", "<img src=x onerror=window.pwned=1>", "&lt;", "</div>", "%{y}", "<br>"])
 names = st.lists(
-    st.text(st.characters(), min_size=1, max_size=30) | st.lists(markup | st.text(max_size=3), min_size=1, max_size=4).map("".join),
+    st.text(st.characters(), min_size=1, max_size=30) | st.lists(markup | st.text(max_size=3), min_size=1, max_size=4).map("".join).filter(bool),
     min_size=1, max_size=4, unique=True,
 )  # fmt: skip
 figures = st.floats(width=32) | st.sampled_from([0.0, np.nan, np.inf, 1e-38])
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(names=names, data=st.data(), group=st.text(max_size=9))
 @example(names=["\ud800", "\udc00a"], data=None, group="\ud800")
 def test_any_name_and_value_is_drawn_and_stays_text(page: Any, names: list[str], data: Any, group: str):

@@ -56,6 +56,7 @@ export class ParameterView {
     const state = info.state_dtype ? `, state ${info.state_dtype}` : "";
     const sampled = info.stride > 1 ? `; histograms from every ${info.stride}th element` : "";
     const set = series.hypers(row).map(([name, values]) => `${visible(name)} ${exact(values.at(-1))}`);
+    const own = findings.filter((finding) => finding.parameter === series.names[row]);
     fill(
       this.head,
       h("button", { type: "button", "aria-label": "Parameter before", disabled: row === 0, onclick: () => app.open(row - 1, null) }, "◀"),
@@ -64,7 +65,7 @@ export class ParameterView {
       h("h2", { class: "name" }, visible(series.names[row])),
       h("p", { class: "small wide" }, `group ${visible(info.group) || "–"} · ${shape} (${short(info.numel, "elements")} elements) · ${info.dtype}${state}${sampled}`,
         set.length ? ` · ${set.join(", ")}` : ""),
-      alertList(findings.filter((finding) => finding.parameter === series.names[row])),
+      own.length ? alertList(own) : null,
     );
   }
 
