@@ -71,6 +71,19 @@ def test_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.browser
+def test_tab(tmp_path: Path) -> None:
+    result = _run("tab", tmp_path)
+    _sound(result, "file MB")
+    start = result["tables"][1]["rows"][0]
+    assert 0 < start["least"] <= start["median"]
+    if not result["notes"]:
+        assert all(
+            result["tables"][0]["rows"][0][each] > 0 for each in ("first s", "switch s", "TensorBoard MB")
+        )
+
+
+@pytest.mark.slow
 def test_peers_that_are_not_there_are_named(tmp_path: Path) -> None:
     """Inside an environment without peers: what can run runs, the others are said to be missing."""
     result = _run("peers", tmp_path, "--inside", "--missing", "wandb could not be installed: no network")
@@ -157,7 +170,8 @@ def test_the_page_is_filled_from_results(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_page_has_a_place_for_every_benchmark() -> None:
     page = (ROOT / "docs" / "performance.md").read_text()
     for path in BENCHMARKS.glob("bench_*.py"):
-        for device in ("cpu", "cuda"):
+        # TensorBoard and a browser have nothing to do with a GPU.
+        for device in ("cpu",) if path.stem == "bench_tab" else ("cpu", "cuda"):
             assert f"<!-- {path.stem.removeprefix('bench_')}-{device} -->" in page
 
 

@@ -50,7 +50,7 @@ def in_the_tree() -> set[str]:
         (Path(folder) / name).relative_to(ROOT).as_posix()
         for folder, _, names in os.walk(ROOT / "lightning_adapt", followlinks=True)
         for name in names
-        if name == "py.typed" or name.endswith((".py", ".yaml"))
+        if name == "py.typed" or name.endswith((".py", ".yaml", ".js", ".css"))
     }
 
 

@@ -1,10 +1,13 @@
-"""How a table is written into an event file, and read back: three tensors of one summary.
+"""How a table is written into an event file, and read back: tensors of one summary.
 
-- ``<tag>``: the values, float32, shape ``(parameters, columns)``;
-- ``<tag>/histograms``: the counts, int32, as runs ``parameter, histogram, first bin, length, counts…``;
-- ``<tag>/header``: step-wide numbers, float64 (learning rates and other hyperparameters, loss scale, steps).
+- ``<tag>/header``: step-wide numbers, float64 (learning rates and other hyperparameters, loss scale,
+  steps);
+- ``<tag>/column/<statistic>``: one column, float32, shape ``(parameters,)``;
+- ``<tag>/histograms/<block>``: the counts of 128 rows, packed.
 
-``<tag>`` ends in a version of the row set, because TensorBoard keeps only the first metadata of a tag.
+``<tag>`` is ``optimizer_dynamics/<optimizer>/<version>``: of the row set, because TensorBoard keeps only the
+first metadata of a tag. Columns have tags of their own because TensorBoard can only read all steps of a tag at
+once: a viewer of one statistic then reads a thirtieth of the table.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,11 +27,14 @@ from tensorboard.compat.proto.summary_pb2 import (  # pyright: ignore[reportAttr
 )
 from tensorboard.util.tensor_util import make_ndarray, make_tensor_proto
 
-from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, FloatArray
+from lightning_adapt.dynamics.histograms import HISTOGRAMS, FloatArray
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
+from lightning_adapt.views.packed_counts import BLOCK, pack, unpack
 
 PLUGIN_NAME = "lightning_adapt"
 TAG = "optimizer_dynamics"
+FORMAT = 2
+HEADER, COLUMN, HISTOGRAM = "header", "column", "histograms"
 _HEADER = ("real_steps", "skipped_steps", "global_step", "loss_scale", "skipped")
 
 
@@ -50,10 +56,15 @@ def to_summary(table: DynamicsTable, *, describe: bool) -> Summary:
     tag, content = tag_of(table), describe_table(table) if describe else None
     header = [getattr(table, name) for name in _HEADER] + list(_groups(table).values())
     numbers = np.array([np.nan if x is None else float(x) for x in header], dtype=np.float64)
-    values = [_value(tag, table.values.astype(np.float32), content)]
+    short = b"{}" if describe else None
+    values = [_value(f"{tag}/{HEADER}", numbers, content)]
+    columns = np.ascontiguousarray(table.values.T, dtype=np.float32)
+    for name, column in zip(table.columns, columns, strict=True):
+        values.append(_value(f"{tag}/{COLUMN}/{name}", column, short))
     if table.histograms is not None:
-        values.append(_value(f"{tag}/histograms", pack_counts(table.histograms), content))
-    values.append(_value(f"{tag}/header", numbers, content))
+        for start in range(0, len(table.rows), BLOCK):
+            packed = pack(table.histograms[start : start + BLOCK])
+            values.append(_value(f"{tag}/{HISTOGRAM}/{start // BLOCK}", packed, short))
     return Summary(value=values)
 
 
@@ -74,7 +85,7 @@ def describe_table(table: DynamicsTable) -> bytes:
     """What stays the same from step to step, as JSON."""
     return json.dumps(
         {
-            "format": 1,
+            "format": FORMAT,
             "optimizer": table.optimizer,
             "columns": table.columns,
             "rows": [astuple(row) for row in table.rows],
@@ -105,41 +116,89 @@ def _hyperparameters(numbers: Mapping[str, float]) -> dict[str, dict[str, float]
     return found
 
 
-def from_arrays(
-    content: bytes,
-    step: int,
-    values: npt.NDArray[Any],
-    header: npt.NDArray[Any],
-    counts: npt.NDArray[Any] | None,
-) -> DynamicsTable:
+@dataclass(frozen=True)
+class Description:
+    """What `describe_table` wrote."""
+
+    optimizer: str
+    columns: tuple[str, ...]
+    rows: tuple[RowInfo, ...]
+    header: tuple[str, ...]
+    update_source: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Description:
+        """Read it back.
+
+        Raises:
+            ValueError: If it is of another format, or no description at all.
+        """
+        try:
+            about = json.loads(content)
+            if about["format"] != FORMAT:
+                raise ValueError(
+                    f"tables of format {about['format']!r} were written by another version of lightning-adapt, "
+                    f"this one reads format {FORMAT}; train again, or use the version that wrote them"
+                )
+            rows = (RowInfo(name, group, tuple(shape), *rest) for name, group, shape, *rest in about["rows"])
+            return cls(
+                optimizer=about["optimizer"],
+                columns=tuple(about["columns"]),
+                rows=tuple(rows),
+                header=tuple(about["header"]),
+                update_source=about["update_source"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a table without a sound description: {error!r}") from error
+
+    def numbers(self, header: npt.NDArray[Any]) -> dict[str, float]:
+        """The step-wide numbers by name.
+
+        Raises:
+            ValueError: If there are more or fewer than described.
+        """
+        return dict(zip(self.header, header.tolist(), strict=True))
+
+    def sizes(self) -> list[int]:
+        """Elements of each row; exact, where float32 rounds those above 2^24."""
+        return [math.prod(row.shape) * (2 if row.dtype.startswith("complex") else 1) for row in self.rows]
+
+
+def parts_of(tag: str) -> tuple[str, str]:
+    """``<tag>/<part>`` into ``<tag>`` and ``<part>``.
+
+    Example:
+        >>> parts_of("optimizer_dynamics/AdamW/3abaf9c1/column/grad_rms")
+        ('optimizer_dynamics/AdamW/3abaf9c1', 'column/grad_rms')
+    """
+    pieces = tag.split("/", 3)
+    return "/".join(pieces[:3]), "".join(pieces[3:])
+
+
+def from_parts(content: bytes, step: int, parts: Mapping[str, npt.NDArray[Any]]) -> DynamicsTable:
     """Put a table together from what an event file holds.
 
     Args:
         content: Metadata, from `describe_table`.
         step: Of the event.
-        values: Shape ``(parameters, columns)``.
-        header: From the ``/header`` tensor.
-        counts: From the ``/histograms`` tensor, or ``None``.
+        parts: Its tensors, by what follows the tag.
 
     Raises:
         ValueError: If they do not fit together.
     """
-    about = json.loads(content)
-    rows = tuple(RowInfo(name, group, tuple(shape), *rest) for name, group, shape, *rest in about["rows"])
-    if values.shape != (len(rows), len(about["columns"])):
-        raise ValueError(f"table of shape {values.shape} does not fit its {len(rows)} described rows")
-    numbers = dict(zip(about["header"], header.tolist(), strict=True))
+    about = Description.of(content)
+    numbers = about.numbers(parts[HEADER])
 
     def number(name: str) -> float | None:
         return None if np.isnan(numbers[name]) else numbers[name]
 
     global_step = number("global_step")
     return DynamicsTable(
-        rows=rows,
-        values=_with_numel(values.astype(np.float64), rows, about["columns"]),
+        rows=about.rows,
+        values=_values(about, parts),
         step=step,
-        histograms=None if counts is None else unpack_counts(counts, len(rows)),
-        optimizer=about["optimizer"],
+        histograms=_histograms(about, parts),
+        optimizer=about.optimizer,
         learning_rates={k.removeprefix("lr/"): v for k, v in numbers.items() if k.startswith("lr/")},
         hyperparameters=_hyperparameters(numbers),
         loss_scale=number("loss_scale"),
@@ -147,44 +206,30 @@ def from_arrays(
         real_steps=int(numbers["real_steps"]),
         skipped_steps=int(numbers["skipped_steps"]),
         global_step=None if global_step is None else int(global_step),
-        update_source=about["update_source"],
-        columns=tuple(about["columns"]),
+        update_source=about.update_source,
+        columns=about.columns,
     )
 
 
-def _with_numel(values: FloatArray, rows: Sequence[RowInfo], columns: Sequence[str]) -> FloatArray:
-    """``values`` with exact sizes: float32 rounds those above 2^24."""
-    if "numel" in columns:
-        sizes = [math.prod(row.shape) * (2 if row.dtype.startswith("complex") else 1) for row in rows]
-        at = columns.index("numel")
-        values[:, at] = np.where(np.isnan(values[:, at]), np.nan, sizes)
+def _values(about: Description, parts: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
+    columns = [parts.get(f"{COLUMN}/{name}") for name in about.columns]
+    if any(column is None or column.shape != (len(about.rows),) for column in columns):
+        raise ValueError(f"a table's columns do not fit its {len(about.rows)} described rows")
+    values = np.stack(columns, axis=1).astype(np.float64)  # type: ignore[arg-type]
+    if "numel" in about.columns:
+        at = about.columns.index("numel")
+        values[:, at] = np.where(np.isnan(values[:, at]), np.nan, about.sizes())
     return values
 
 
-def pack_counts(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-    """Keep only the occupied run of each histogram: most bins are empty."""
-    flat = counts.reshape(-1, counts.shape[-1])
-    occupied = flat > 0
-    used = occupied.any(axis=1)
-    first = occupied.argmax(axis=1)
-    last = flat.shape[1] - occupied[:, ::-1].argmax(axis=1)
-    parts: list[npt.NDArray[np.integer]] = []
-    for index in np.flatnonzero(used):
-        start, stop = first[index], last[index]
-        row, which = divmod(int(index), len(HISTOGRAMS))
-        parts += [np.array([row, which, start, stop - start]), flat[index, start:stop]]
-    return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
-
-
-def unpack_counts(packed: npt.NDArray[Any], rows: int) -> npt.NDArray[np.int32]:
-    """The inverse of `pack_counts`."""
-    counts = np.zeros((rows, len(HISTOGRAMS), WIDTH), dtype=np.int32)
-    at, numbers = 0, packed.ravel()
-    while at < len(numbers):
-        row, which, start, length = numbers[at : at + 4].tolist()
-        counts[row, which, start : start + length] = numbers[at + 4 : at + 4 + length]
-        at += 4 + length
-    return counts
+def _histograms(about: Description, parts: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int32] | None:
+    if f"{HISTOGRAM}/0" not in parts:
+        return None
+    blocks = []
+    for start in range(0, len(about.rows), BLOCK):
+        size = min(BLOCK, len(about.rows) - start)
+        blocks.append(unpack(parts[f"{HISTOGRAM}/{start // BLOCK}"], size))
+    return np.concatenate(blocks)
 
 
 def array_of(value: Summary.Value) -> npt.NDArray[Any]:

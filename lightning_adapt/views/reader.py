@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from lightning_adapt.dynamics.table import DynamicsHistory, DynamicsTable
 
-_PARTS = ("histograms", "header")
-
 
 def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
     """Read the history of tables that `OptimizerDynamicsMonitor` left in a run folder.
@@ -75,7 +73,7 @@ def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
 def _read_run(files: list[Path], damage: list[str]) -> list[DynamicsTable]:
     """All tables in the event files of one run; adds to ``damage`` what could not be read."""
     try:
-        from lightning_adapt.views.event_file import TAG, array_of, from_arrays
+        from lightning_adapt.views.event_file import HEADER, TAG, array_of, from_parts, parts_of
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "reading event files needs TensorBoard; pip install 'lightning-adapt[tensorboard]'"
@@ -89,10 +87,10 @@ def _read_run(files: list[Path], damage: list[str]) -> list[DynamicsTable]:
             arrays: dict[str, npt.NDArray[Any]] = {}
             tag = ""
             for value in values:
-                tag, part = _split(value.tag)
+                tag, part = parts_of(value.tag)
                 arrays[part] = array_of(value)
                 content = value.metadata.plugin_data.content
-                if content and not part:
+                if content and part == HEADER:
                     contents.setdefault(tag, content)
             optimizer = tag.split("/")[1]
             known = events.get((optimizer, step))
@@ -100,16 +98,9 @@ def _read_run(files: list[Path], damage: list[str]) -> list[DynamicsTable]:
                 events[optimizer, step] = (wall_time, tag, arrays)
     tables = []
     for (_, step), (_, tag, arrays) in sorted(events.items(), key=lambda item: (item[0][1], item[0][0])):
-        if tag in contents and "" in arrays and "header" in arrays:
-            header = np.asarray(arrays["header"])
-            tables.append(from_arrays(contents[tag], step, arrays[""], header, arrays.get("histograms")))
+        if tag in contents and HEADER in arrays:
+            tables.append(from_parts(contents[tag], step, arrays))
     return tables
-
-
-def _split(tag: str) -> tuple[str, str]:
-    """``<tag>/header`` into ``<tag>`` and ``header``."""
-    stem, _, last = tag.rpartition("/")
-    return (stem, last) if last in _PARTS else (tag, "")
 
 
 def summaries(

@@ -1,0 +1,176 @@
+// The overview: any statistic of all parameters over all steps.
+
+import { choice, field, fill, h } from "./dom.js";
+import { clipped, short, unitText, visible } from "./format.js";
+import { Grid } from "./grid.js";
+import { likelyLoss, Marks } from "./marks.js";
+import { colours, scores } from "./scale.js";
+import { allPaths, flatLines, grow, openAtFirst, treeLines } from "./tree.js";
+
+const SUMMARIES = { largest: "the largest", median: "the median", smallest: "the smallest" };
+
+/** A view: `element`, `update()` after every change of state or data, `destroy()`. */
+export class Overview {
+  constructor(app) {
+    this.app = app;
+    const zoom = (range) => app.set({ range: range ? range.map((end) => Number(end.toPrecision(6))).join(",") : "" });
+    const step = (number) => app.set({ view: "step", step: String(app.nearestStep(number)) }, true);
+    this.marks = new Marks({ zoom, step, loss: (tag) => app.set({ loss: tag || "none" }) });
+    this.grid = new Grid({
+      zoom, step,
+      open: (line, at) => app.open(line.row, at),
+      toggle: (line) => this.#toggle([line.path]),
+      hover: (line, panel, at) => this.#hover(line, at),
+    });
+    this.controls = h("div", { class: "controls" });
+    this.search = h("input", { type: "search", placeholder: "words of a name", oninput: () => app.set({ search: this.search.value }) });
+    this.readout = h("p", { class: "readout" });
+    this.empty = h("p", { class: "message", hidden: true }, "No parameter's name holds all of these words.");
+    this.element = h("div", {}, this.controls, this.marks.element, this.readout, this.grid.element, this.empty);
+  }
+
+  async update() {
+    const { app } = this;
+    const { state } = app;
+    const series = await app.current();
+    const statistic = app.statistic();
+    const [column, { tags }, findings] = await Promise.all([
+      series.column(statistic.name), app.scalars(series.key.run), app.findings(series.key),
+    ]);
+    const tag = state.loss === "none" ? null : tags.includes(state.loss) ? state.loss : likelyLoss(tags);
+    const loss = tag ? await app.scalar(series.key.run, tag) : null;
+    Object.assign(this, { series, column, statistic });
+    this.values = new Map();
+    this.#write();
+    const range = span(state.range, column.steps);
+    const step = state.step === "" ? null : Number(state.step);
+    await this.marks.show({ series, tags, tag, loss, range, step, findings });
+    this.scale = colours(statistic, app.scale(), [column.values]);
+    const lines = this.#lines();
+    this.empty.hidden = lines.length > 0;
+    this.grid.element.hidden = lines.length === 0;
+    if (!lines.length) return;
+    const panel = { steps: column.steps, z: (line) => this.#of(line).map(this.scale.z), axis: "coloraxis" };
+    await this.grid.show({ lines, panels: [panel], axes: { coloraxis: this.scale.axis }, range, step, fit: state.fit === "1", note: (line) => this.#note(line) });
+  }
+
+  destroy() {
+    this.marks.destroy();
+    this.grid.destroy();
+  }
+
+  #lines() {
+    const { state } = this.app;
+    const { names } = this.series;
+    if (this.grown !== names) [this.grown, this.tree] = [names, grow(names)];
+    let lines;
+    if (state.search || state.sort === "worst") {
+      const ranked = state.sort === "worst" ? scores(this.statistic, this.column, names.length) : null;
+      lines = flatLines(names, state.search, ranked);
+    } else {
+      lines = treeLines(this.tree, this.#open());
+    }
+    for (const line of lines) {
+      if (line.row !== undefined) [line.title, line.chosen] = [names[line.row], names[line.row] === state.param];
+    }
+    return lines;
+  }
+
+  /** The figure at the chosen step, or the last. */
+  #note(line) {
+    const { state } = this.app;
+    const at = state.step === "" ? this.column.steps.length - 1 : this.series.at(Number(state.step));
+    return short(this.#of(line)[at], this.statistic.unit);
+  }
+
+  /** Figures of a line by step; a module has the largest (or median, smallest) of its parameters. */
+  #of(line) {
+    const key = line.row !== undefined && !line.bundle ? line.row : `${line.path ?? line.row} ${line.bundle ?? ""}`;
+    if (!this.values.has(key)) this.values.set(key, summarised(this.column, this.series.rows.length, line.rows, this.app.state.module));
+    return this.values.get(key);
+  }
+
+  #open() {
+    const open = openAtFirst(this.tree);
+    for (const path of this.app.list("toggled")) {
+      if (!open.delete(path)) open.add(path);
+    }
+    return open;
+  }
+
+  #toggle(paths) {
+    const toggled = new Set(this.app.list("toggled"));
+    for (const path of paths) if (!toggled.delete(path)) toggled.add(path);
+    this.app.set({ toggled: toggled.size ? JSON.stringify([...toggled]) : "" });
+  }
+
+  #all(wanted) {
+    const open = this.#open();
+    this.#toggle(allPaths(this.tree).filter((path) => open.has(path) !== wanted));
+  }
+
+  #write() {
+    const { app } = this;
+    const { state } = app;
+    if (document.activeElement !== this.search) this.search.value = state.search;
+    const flat = Boolean(state.search) || state.sort === "worst";
+    const fit = h("input", { type: "checkbox", checked: state.fit === "1", onchange: () => app.set({ fit: state.fit === "1" ? "" : "1" }) });
+    fill(
+      this.controls,
+      field("Search", this.search),
+      choice("Order", [["model", "as in the model"], ["worst", "worst first"]], state.sort, (sort) => app.set({ sort })),
+      choice("A module shows", Object.entries(SUMMARIES), state.module, (module) => app.set({ module })),
+      h("button", { type: "button", disabled: flat, onclick: () => this.#all(true) }, "Open all"),
+      h("button", { type: "button", disabled: flat, onclick: () => this.#all(false) }, "Close all"),
+      field("All lines at once", fit),
+      state.range ? h("button", { type: "button", onclick: () => app.set({ range: "" }) }, "All steps") : null,
+    );
+    const { length } = this.series.names;
+    this.#say(`${length.toLocaleString("en-US")} parameters, ${this.column.steps.length} steps. Click a line for its parameter; Shift-click, or a click in the chart above, for all parameters at that step; drag to zoom.`);
+  }
+
+  #hover(line, step) {
+    const at = this.column.steps.indexOf(step);
+    const { statistic } = this;
+    const what = line.row !== undefined && !line.bundle ? visible(clipped(this.series.names[line.row], 120)) : `${SUMMARIES[this.app.state.module]} in ${clipped(line.path ?? line.label, 100)}`;
+    this.#say(`step ${step} · ${what} · ${statistic.name} ${short(this.#of(line)[at], statistic.unit)} (${unitText(statistic.unit)})`);
+  }
+
+  #say(text) {
+    fill(this.readout, text);
+  }
+}
+
+/** The first and last step on view: what the state says, else all, with half a step around. */
+export function span(range, steps) {
+  const ends = range.split(",").map(Number);
+  if (ends.length === 2 && ends.every(Number.isFinite) && ends[0] < ends[1]) return ends;
+  if (!steps.length) return [0, 1];
+  const count = steps.length;
+  const half = count > 1 ? (steps[count - 1] - steps[0]) / (count - 1) / 2 : 0.5;
+  return [steps[0] - half, steps[count - 1] + half];
+}
+
+/** One figure a step for several rows. */
+export function summarised(column, width, rows, how) {
+  const { steps, values } = column;
+  const found = new Float32Array(steps.length).fill(NaN);
+  for (let step = 0; step < steps.length; step += 1) {
+    const base = step * width;
+    if (rows.length === 1) found[step] = values[base + rows[0]];
+    else if (how === "median") found[step] = median(rows.map((row) => values[base + row]));
+    else {
+      const sign = how === "smallest" ? -1 : 1;
+      for (const row of rows) {
+        const value = values[base + row];
+        if (!Number.isNaN(value) && !(sign * value <= sign * found[step])) found[step] = value;
+      }
+    }
+  }
+  return found;
+}
+
+function median(values) {
+  const known = Float32Array.from(values.filter((value) => !Number.isNaN(value))).sort();
+  return known.length ? known[Math.floor((known.length - 1) / 2)] : NaN;
+}
