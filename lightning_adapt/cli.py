@@ -18,6 +18,8 @@ from lightning_adapt.recipes.registry import RECIPES, find, missing_extra
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lightning_adapt.health import Finding
+
 _HELP = ("-h", "--help")
 
 #: What ``demo`` runs: recipe -> options that keep it under a minute on two CPU cores.
@@ -276,6 +278,66 @@ def _inspect(verb: str, about: str, rest: list[str]) -> int:
     return 0
 
 
+def _check(verb: str, about: str, rest: list[str]) -> int:
+    parser = _findings_parser(verb, about)
+    parser.add_argument("path", metavar="RUN_OR_CKPT", type=Path, help="a log folder, or a checkpoint file")
+    given = parser.parse_args(rest)
+    if not given.path.exists():
+        raise ValueError(
+            f"`RUN_OR_CKPT` must be a log folder or a checkpoint, got {str(given.path)!r}, which does not "
+            "exist; check the name"
+        )
+    from lightning_adapt.health import judge_run, judge_snapshot
+    from lightning_adapt.health.files import read_rules
+
+    rules = read_rules(given.rules)
+    if given.path.is_dir():
+        from lightning_adapt.views.reader import read_dynamics
+
+        try:
+            history = read_dynamics(given.path)
+        except FileNotFoundError as error:  # bad input, and no failure
+            raise ValueError(str(error)) from error
+        return _tell(judge_run(history, rules), given.format)
+    from lightning_adapt.dynamics.checkpoint import read_checkpoint
+
+    return _tell(judge_snapshot(read_checkpoint(given.path), rules), given.format)
+
+
+def _lint(verb: str, about: str, rest: list[str]) -> int:
+    parser = _findings_parser(verb, about)
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="a YAML file of LightningCLI")
+    given = parser.parse_args(rest)
+
+    from lightning_adapt.health import lint_config
+    from lightning_adapt.health.files import read_rules, read_yaml
+
+    config = read_yaml(given.config, "CONFIG")
+    return _tell(lint_config(config, read_rules(given.rules)), given.format)
+
+
+def _findings_parser(verb: str, about: str) -> _Parser:
+    parser = _parser(verb, about, "exit status: 1 when a finding is critical, 2 on bad input, else 0")
+    parser.add_argument(
+        "--rules", type=Path, metavar="FILE", help="YAML with changes to the rules, see docs/health.md"
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: %(default)s")
+    return parser
+
+
+def _tell(findings: Sequence[Finding], form: str) -> int:
+    """Print findings; the exit status says whether one is critical."""
+    from lightning_adapt.health import print_findings
+
+    if form == "json":
+        import json
+
+        print(json.dumps([finding.to_dict() for finding in findings], indent=2))
+    else:
+        print_findings(findings, _console())
+    return int(any(finding.severity == "critical" for finding in findings))
+
+
 def _list(verb: str, about: str, rest: list[str]) -> int:
     parser = _parser(verb, about)
     parser.add_argument(
@@ -333,6 +395,8 @@ VERBS: Mapping[str, tuple[str, Callable[[str, str, list[str]], int]]] = {
     "run": ("train one recipe with the monitor on, and say what was learned", _run),
     "compare": ("train one recipe with several optimizers and print one table", _compare),
     "inspect": ("print a run's or a checkpoint's parameters, worst first", _inspect),
+    "check": ("say what is wrong with a run or a checkpoint, why, and what to do", _check),
+    "lint": ("say what is wrong with a LightningCLI config before it runs", _lint),
     "landscapes": ("run every claim about adaptive optimizers and print one table", _landscapes),
     "list": ("list the optimizers and what each can do", _list),
     "demo": ("train the NLP recipe and the GNN recipe, short", _demo),

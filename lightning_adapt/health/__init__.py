@@ -15,11 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_adapt.health.config import lint_config
     from lightning_adapt.health.facts import Facts
     from lightning_adapt.health.finding import Finding
     from lightning_adapt.health.judge import Judge
+    from lightning_adapt.health.lint import lint_optimizer
+    from lightning_adapt.health.offline import judge_run, judge_snapshot
     from lightning_adapt.health.registry import default_rules, rules_from
     from lightning_adapt.health.rule import Rule, Verdict
+    from lightning_adapt.health.terminal import grouped, print_findings
     from lightning_adapt.health.window import Window
 
 _HOME = {
@@ -30,9 +34,30 @@ _HOME = {
     "Verdict": "rule",
     "Window": "window",
     "default_rules": "registry",
+    "grouped": "terminal",
+    "judge_run": "offline",
+    "judge_snapshot": "offline",
+    "lint_config": "config",
+    "lint_optimizer": "lint",
+    "print_findings": "terminal",
     "rules_from": "registry",
 }
-__all__ = ["Facts", "Finding", "Judge", "Rule", "Verdict", "Window", "default_rules", "rules_from"]
+__all__ = [
+    "Facts",
+    "Finding",
+    "Judge",
+    "Rule",
+    "Verdict",
+    "Window",
+    "default_rules",
+    "grouped",
+    "judge_run",
+    "judge_snapshot",
+    "lint_config",
+    "lint_optimizer",
+    "print_findings",
+    "rules_from",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from lightning_adapt.health.facts import Facts
 from lightning_adapt.health.finding import Finding
 from lightning_adapt.health.judge import Rules
 from lightning_adapt.health.lint import set_up_table
-from lightning_adapt.health.snapshot import judge_snapshot
+from lightning_adapt.health.offline import judge_snapshot
 
 if TYPE_CHECKING:
     from lightning_adapt.optimizers import OptimizerInfo
@@ -28,15 +28,15 @@ class OptimizerSpec:
     Args:
         where: Path of keys, such as ``"model.optimizer"``.
         info: Its row in the catalog.
-        options: Hyperparameters that the config gives.
-        ours: Made by this package, which chooses an epsilon that fits and leaves norms without decay.
+        options: Hyperparameters that are known: those given, and the defaults of a class or function.
+        fits_eps: Made by this package, which chooses an epsilon that fits the dtype.
         warmup_steps: ``None`` where the config does not say.
     """
 
     where: str
     info: OptimizerInfo
     options: Mapping[str, Any]
-    ours: bool
+    fits_eps: bool
     warmup_steps: int | None
 
 
@@ -125,7 +125,12 @@ def _spec(path: str, part: object, around: Mapping[str, Any]) -> OptimizerSpec |
     if info is None or not isinstance(arguments, Mapping):
         return None
     ours = "torch.optim" not in name and name.rpartition(".")[2] == info.name
-    return OptimizerSpec(path, info, arguments, ours, _warmup(around, arguments))
+    given = {key: value for key, value in arguments.items() if value is not None}
+    # A module that is given a name has defaults of its own, which the config does not show.
+    defaults = {} if isinstance(part, str) else info.defaults
+    return OptimizerSpec(
+        path, info, {**defaults, **given}, ours and "eps" not in given, _warmup(around, arguments)
+    )
 
 
 def _info(name: str) -> OptimizerInfo | None:
@@ -160,8 +165,8 @@ def _table_of(spec: OptimizerSpec, precision: str | None) -> DynamicsTable:
     from lightning_adapt.optimizers._precision import FLOAT16_EPS
 
     dtype = _STATE_DTYPES.get(precision or "", "float32")
-    common = {**spec.info.defaults, **{k: v for k, v in spec.options.items() if v is not None}}
-    if spec.ours and dtype == "float16" and "eps" not in spec.options:
+    common = dict(spec.options)
+    if spec.fits_eps and dtype == "float16":
         common["eps"] = FLOAT16_EPS
     overrides = common.pop("overrides", None) or {}
     groups = {"all": common, **{name: {**common, **given} for name, given in overrides.items()}}
@@ -170,15 +175,10 @@ def _table_of(spec: OptimizerSpec, precision: str | None) -> DynamicsTable:
         RowInfo(f"{spec.where}[{name}]" if overrides else spec.where, name, (2, 2), dtype, dtype)
         for name in groups
     ]
-    rates = {name: _rate(group, spec) for name, group in groups.items()}
+    rates = {name: group.get("lr") for name, group in groups.items()}
     return set_up_table(
         rows,
         optimizer=spec.where,
-        learning_rates={name: rate for name, rate in rates.items() if rate is not None},
+        learning_rates={name: float(r) for name, r in rates.items() if isinstance(r, int | float)},
         hyperparameters={name: read_hyperparameters(group, cls) for name, group in groups.items()},
     )
-
-
-def _rate(group: Mapping[str, Any], spec: OptimizerSpec) -> float | None:
-    rate = group.get("lr") if "lr" in spec.options or not spec.ours else None
-    return float(rate) if isinstance(rate, int | float) else None

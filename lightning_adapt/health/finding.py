@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isfinite, nan
 from typing import Any, Literal, get_args
 
 from lightning_adapt._text import unknown_name
@@ -56,8 +57,8 @@ class Finding:
     source: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `from_dict` reads them."""
-        return asdict(self)
+        """Plain values that JSON has (``None`` for a value of NaN or inf); `from_dict` reads them."""
+        return {**asdict(self), "value": self.value if isfinite(self.value) else None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Finding:
@@ -72,4 +73,5 @@ class Finding:
             raise ValueError(f"a finding must have {', '.join(names)}, got one without {', '.join(missing)}")
         if values["severity"] not in SEVERITIES:
             raise ValueError(unknown_name("severity", values["severity"], SEVERITIES))
-        return cls(**{name: values[name] for name in names})
+        known = {name: values[name] for name in names}
+        return cls(**{**known, "value": nan if known["value"] is None else float(known["value"])})

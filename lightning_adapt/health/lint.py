@@ -13,7 +13,7 @@ from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 from lightning_adapt.health.facts import Facts
 from lightning_adapt.health.finding import Finding
 from lightning_adapt.health.judge import Rules
-from lightning_adapt.health.snapshot import judge_snapshot
+from lightning_adapt.health.offline import judge_snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

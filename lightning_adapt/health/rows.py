@@ -110,7 +110,7 @@ class Rows:
 
     @cached_property
     def depth(self) -> FloatArray:
-        """Number of the layer, such as 3 in ``encoder.layer.3.output.weight``; NaN outside the longest stack."""
+        """Number of the layer, such as 3 in ``encoder.layer.3.output.weight``; NaN outside the stack."""
         found = np.full(len(self.rows), np.nan)
         stacks: dict[str, list[tuple[int, int]]] = {}
         for at, name in enumerate(self.names):

@@ -46,7 +46,8 @@ def median(figures: FloatArray) -> FloatArray:
     ordered = np.sort(figures, axis=0)  # NaN last
     count = (~np.isnan(figures)).sum(axis=0)
     at = np.maximum(count - 1, 0) // 2
-    return np.take_along_axis(ordered, at[None], axis=0)[0]
+    found: FloatArray = np.take_along_axis(ordered, at[None], axis=0)[0]
+    return found
 
 
 def middle(figures: FloatArray) -> float:

@@ -101,7 +101,7 @@ def _not_zeroed(window: Window, limits: Limits) -> Verdict | None:
 
 def _clipping(window: Window, limits: Limits) -> Verdict | None:
     told = window.facts.clipped_frac
-    norms = window.past("gradient_norm")
+    norms = window.past("gradient_norm")[-int(limits["tables"]) :]
     largest = np.fmax.reduce(norms)
     if told is not None:
         return Verdict(told >= limits["threshold"], told, "seen", {"norm": float(norms[-1])})
@@ -263,7 +263,7 @@ RULES = [
         measure=_clipping,
         columns=("gradient_norm",),
         thresholds={"threshold": 0.95, "tables": 20.0, "same": 1e-3},
-        window=200,
+        window=None,
         patience=3,
         severity="info",
         sentence={

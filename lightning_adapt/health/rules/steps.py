@@ -51,10 +51,13 @@ def _recent(window: Window, steps: float) -> tuple[Flags, bool]:
 
 
 def _at_full_rate(window: Window) -> Flags:
-    """Rows whose learning rate is at least half of the largest of the run: no warm-up, no end of a schedule."""
+    """Rows at no less than half of the run's largest learning rate: no warm-up, no end of a schedule."""
     rates = window.past("learning_rate")
     full = np.fmax(np.fmax.reduce(rates, axis=0), np.nan_to_num(window["initial_lr"]))
-    return np.asarray((rates[-1] >= 0.5 * full) & (rates[-1] > 0))
+    # RAdam is its own warm-up: it shortens its steps until the second moment knows enough gradients.
+    young = window.table.real_steps * (1 - window.hyper("beta2")) < 5
+    shortened = young if window.table.optimizer.startswith("RAdam") else np.zeros(len(young), dtype=bool)
+    return np.asarray((rates[-1] >= 0.5 * full) & (rates[-1] > 0) & ~shortened)
 
 
 def _too_small(window: Window, limits: Limits) -> Verdict | None:
