@@ -135,7 +135,7 @@ def test_few_tags_for_a_thousand_parameters(groups: int, tmp_path: Path) -> None
     ours = [tag for tag in tags["scalars"] if tag.startswith("dynamics/")]
     assert 27 <= len(ours) <= 100
     assert len(tags["histograms"]) == 2
-    # The table: a header, a tag a column, and one for each block of histograms; however many groups there are.
+    # The table: a header, a tag a column, and one for each block of histograms, for any number of groups.
     of_table = [tag for tag in tags["tensors"] if tag.startswith("optimizer_dynamics/")]
     assert len(of_table) == 1 + len(COLUMNS) + -(-1004 // BLOCK)
     if 1 < groups < 60:
