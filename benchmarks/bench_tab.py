@@ -84,7 +84,7 @@ def _page(sizes: Any, args: Any, result: Result) -> Table:
         table.rows.append({"parameters": parameters, "steps": steps, "file MB": size / 1e6, **row})
         if row and (parameters, steps) == SIZES[0]:
             result.bars["tab_first"], result.bars["tab_switch"] = row["first s"], row["switch s"]
-            result.bars["tab_memory"] = row["TensorBoard MB"] + row["server MB"]
+            result.bars["tab_memory"] = row["TensorBoard MB"]
     return table
 
 

@@ -21,7 +21,7 @@ from lightning_adapt.views.packed_counts import BLOCK, unpack_row
 
 Key = tuple[str, int]
 
-_AT_ONCE = 64 << 20
+_AT_ONCE = 32 << 20
 """Bytes that are read in one go. A reading has a price of its own, some 40 ms; a large one takes memory."""
 
 

@@ -22,6 +22,7 @@ from lightning_adapt.views.tab import answers, static_files
 from lightning_adapt.views.tab.catalogue import catalogue
 
 pytestmark = pytest.mark.browser
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 PAGE = "http://tab.test/"
 # What TensorBoard sends with the frame.
 POLICY = (
@@ -98,7 +99,7 @@ name = st.text(st.characters(), min_size=1, max_size=30) | pieces
 figures = st.floats(width=32) | st.sampled_from([0.0, np.nan, np.inf, 1e-38])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=SLOW)
 @given(names=st.lists(name, min_size=1, max_size=4, unique=True), data=st.data(), group=st.text(max_size=9))
 @example(names=["\ud800", "\udc00a"], data=None, group="\ud800")
 def test_any_name_and_value_is_drawn_and_stays_text(page: Any, names: list[str], data: Any, group: str):

@@ -193,7 +193,7 @@ def test_one_step_as_csv(tab: Tab, adam: DynamicsHistory):
 
 
 def test_runs_are_compared_by_name_and_step(tab: Tab, adam: DynamicsHistory, logs: Path):
-    tab.open(view="compare", stat="update_rms", **{"with": '[["adagrad","Adagrad"],["adam","Adam"]]'})
+    tab.open(view="compare", stat="update_rms", runs='[["adagrad","Adagrad"],["adam","Adam"]]')
     first, second, apart = tab.chart(GRID)
     other = read(read_dynamics(logs / "adagrad"), "update_rms").T
     mine = read(adam, "update_rms").T
@@ -245,8 +245,8 @@ def test_the_address_holds_the_view(tab: Tab):
     "state", [{"run": "no such", "stat": "none", "param": "%", "step": "x", "range": "b,a"}]
 )
 @pytest.mark.parametrize("view", ["overview", "parameter", "step", "compare", "nothing"])
-def test_an_address_that_makes_no_sense_shows_what_there_is(tab: Tab, view: str, state: dict[str, str]):
-    tab.open(view=view, toggled="{", **{"with": "[1,[2]]"}, **state)
+def test_an_address_that_makes_no_sense_shows_what_there_is(tab: Tab, view: str, state: Any):
+    tab.open(view=view, toggled="{", runs="[1,[2]]", **state)
     assert tab.texts(".messages p") == []
     assert tab.frame.locator(".js-plotly-plot, .figures").count() > 0
 
@@ -278,7 +278,7 @@ def test_names_are_text_whatever_they_hold(tab: Tab):
     tab.frame.wait_for_selector(f"text={len(HOSTILE)} rows copied")
     rows = list(csv.reader(io.StringIO(tab.page.evaluate("navigator.clipboard.readText()"), newline="")))
     assert [row[0] for row in rows[1:]] == HOSTILE
-    tab.open(view="compare", **{"with": '[["hostile","AdamW"],["one","AdamW"]]'})
+    tab.open(view="compare", runs='[["hostile","AdamW"],["one","AdamW"]]')
     assert tab.frame.evaluate("typeof window.pwned") == "undefined"
     assert tab.frame.locator("body img, main script").count() == 0
 

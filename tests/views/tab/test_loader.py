@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.plugins import base_plugin
@@ -47,7 +48,7 @@ def test_the_entry_point_is_the_loader():
     module, _, name = project["entry-points"]["tensorboard_plugins"]["lightning_adapt"].partition(":")
     loader = getattr(importlib.import_module(module), name)
     assert issubclass(loader, base_plugin.TBLoader)
-    plugin = loader().load(base_plugin.TBContext())
+    plugin: Any = loader().load(base_plugin.TBContext())
     assert plugin.plugin_name == PLUGIN_NAME
     assert not plugin.is_active()
     assert plugin.frontend_metadata().tab_name == "Optimizer dynamics"

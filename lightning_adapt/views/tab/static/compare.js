@@ -128,7 +128,7 @@ export class Compare {
       const text = app.keyText(key);
       const change = () => {
         const next = chosen.has(text) ? keys.filter((each) => app.keyText(each) !== text) : [...keys, key];
-        if (next.length) app.set({ with: JSON.stringify(next.map((each) => [each.run, each.optimizer])) });
+        if (next.length) app.set({ runs: JSON.stringify(next.map((each) => [each.run, each.optimizer])) });
       };
       const box = h("input", { type: "checkbox", checked: chosen.has(text), disabled: !chosen.has(text) && keys.length >= MOST, onchange: change });
       return h("label", { class: "run" }, box, h("span", { class: "name", title: clipped(key.run, 2000) }, visible(app.label(key))));
