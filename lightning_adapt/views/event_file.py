@@ -138,7 +138,7 @@ class Description:
             if about["format"] != FORMAT:
                 raise ValueError(
                     f"tables of format {about['format']!r} were written by another version of "
-                    f"lightning-adapt, this one reads format {FORMAT}; train again, or use the version that wrote them"
+                    f"lightning-adapt, this one reads format {FORMAT}; train again, or use that version"
                 )
             rows = (RowInfo(name, group, tuple(shape), *rest) for name, group, shape, *rest in about["rows"])
             return cls(

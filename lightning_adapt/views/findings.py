@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from lightning_adapt.views.terminal import printable
+from lightning_adapt._text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
