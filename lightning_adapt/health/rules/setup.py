@@ -50,6 +50,8 @@ def _warm_up_missing(window: Window, limits: Limits) -> Verdict | None:
     if window.table.real_steps > limits["steps"]:  # too late to see a first step
         return None
     warm = window.facts.warmup_steps
+    if warm is None and window.table.update_source == "config":  # the schedule is in the code
+        return None
     cold = rate > 0.5 * np.where(np.isnan(base), 0.0, base) if warm is None else np.full(len(rate), warm == 0)
     hit = bool(((beta2 >= limits["threshold"]) & cold).any())
     largest = float(np.fmax.reduce(beta2, initial=np.nan))
