@@ -73,6 +73,7 @@ RULES = [
         name="parameter-without-optimizer",
         meaning="Trainable parameters are in no optimizer: they will not learn.",
         measure=_without_optimizer,
+        facts=("unoptimized",),
         snapshot=True,
         sentence="{value:.0f} trainable parameters are in no optimizer, and will not learn: {listed}",
         remedy=(
@@ -84,15 +85,14 @@ RULES = [
         name="fused-clipping",
         meaning="A fused optimizer cannot be clipped under mixed precision: Lightning refuses to train.",
         measure=_fused_clipping,
+        facts=("precision", "gradient_clip_val"),
         severity="critical",
         snapshot=True,
         sentence=(
             "fused=True with gradient_clip_val={value:g} under {precision}: Lightning raises a RuntimeError"
         ),
         remedy="leave out fused=True, do not clip, or use a precision plugin that clips in the fused step",
-        source=(
-            "Lightning issue 21435; litgpt issue 2042; needs the facts `precision` and `gradient_clip_val`"
-        ),
+        source="Lightning issue 21435; litgpt issue 2042",
     ),
     Rule(
         name="learning-rates",
@@ -117,6 +117,7 @@ RULES = [
         name="warm-up-missing",
         meaning="The first steps are at full rate while the second moment knows only a few gradients.",
         measure=_warm_up_missing,
+        facts=("warmup_steps",),
         thresholds={"threshold": 0.999, "steps": 2.0},
         severity="info",
         snapshot=True,
