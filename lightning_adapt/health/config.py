@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
@@ -89,25 +90,25 @@ def lint_config(config: Mapping[str, Any], rules: Rules = "default") -> list[Fin
     return findings
 
 
-def find_optimizers(node: object, where: str = "") -> Iterator[OptimizerSpec]:
+def find_optimizers(
+    node: object, where: str = "", around: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[OptimizerSpec]:
     """Optimizers in a config, depth first.
 
     Args:
         node: The config, or a part of it.
         where: Path of keys that led to it.
+        around: What holds it.
     """
-    if isinstance(node, list):
+    spec = _spec(where, node, around)
+    if spec is not None:
+        yield spec
+    elif isinstance(node, Mapping):
+        for key, part in node.items():
+            yield from find_optimizers(part, f"{where}.{key}" if where else str(key), node)
+    elif isinstance(node, list):
         for index, part in enumerate(node):
-            yield from find_optimizers(part, f"{where}[{index}]")
-    if not isinstance(node, Mapping):
-        return
-    for key, part in node.items():
-        path = f"{where}.{key}" if where else str(key)
-        spec = _spec(path, part, node)
-        if spec is None:
-            yield from find_optimizers(part, path)
-        else:
-            yield spec
+            yield from find_optimizers(part, f"{where}[{index}]", around)
 
 
 def _spec(path: str, part: object, around: Mapping[str, Any]) -> OptimizerSpec | None:
@@ -129,7 +130,7 @@ def _spec(path: str, part: object, around: Mapping[str, Any]) -> OptimizerSpec |
     # A module that is given a name has defaults of its own, which the config does not show.
     defaults = {} if isinstance(part, str) else info.defaults
     return OptimizerSpec(
-        path, info, {**defaults, **given}, ours and "eps" not in given, _warmup(around, arguments)
+        path, info, {**defaults, **given}, ours and "eps" not in given, _warmup(path, around, arguments)
     )
 
 
@@ -143,14 +144,14 @@ def _info(name: str) -> OptimizerInfo | None:
     return next((info for info in catalog.values() if last in (info.name, info.class_name)), None)
 
 
-def _warmup(around: Mapping[str, Any], arguments: Mapping[str, Any]) -> int | None:
+def _warmup(path: str, around: Mapping[str, Any], arguments: Mapping[str, Any]) -> int | None:
     steps = arguments.get("warmup_steps", around.get("warmup_steps"))
     if isinstance(steps, int):
         return steps
-    scheduler = around.get("lr_scheduler")
-    if isinstance(scheduler, Mapping) and "class_path" in scheduler:
-        return None if any(word in str(scheduler) for word in _WARM) else 0
-    return None
+    # Beside an optimizer at the top LightningCLI makes the schedule, or none; elsewhere the code may.
+    if path != "optimizer":
+        return None
+    return None if any(word in str(around.get("lr_scheduler")) for word in _WARM) else 0
 
 
 def _clips_fused(trainer: Mapping[str, Any]) -> bool:
@@ -176,9 +177,10 @@ def _table_of(spec: OptimizerSpec, precision: str | None) -> DynamicsTable:
         for name in groups
     ]
     rates = {name: group.get("lr") for name, group in groups.items()}
-    return set_up_table(
+    table = set_up_table(
         rows,
         optimizer=spec.where,
         learning_rates={name: float(r) for name, r in rates.items() if isinstance(r, int | float)},
         hyperparameters={name: read_hyperparameters(group, cls) for name, group in groups.items()},
     )
+    return replace(table, update_source="config")

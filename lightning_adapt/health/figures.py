@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 
 from lightning_adapt._text import unknown_name
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, UPDATE, FloatArray
+from lightning_adapt.dynamics.statistics import COLUMNS
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.health.facts import Facts
 from lightning_adapt.health.rows import Rows
@@ -24,7 +25,7 @@ def figure(name: str, table: DynamicsTable, rows: Rows, facts: Facts) -> FloatAr
         facts: What is known beside it.
 
     Raises:
-        KeyError: If there is no such figure.
+        ValueError: If there is no such figure.
     """
     if name in DERIVED:
         return DERIVED[name](table, rows)
@@ -32,7 +33,24 @@ def figure(name: str, table: DynamicsTable, rows: Rows, facts: Facts) -> FloatAr
         return _number(getattr(facts, name))
     if name in table.columns:
         return table[name]
-    raise KeyError(unknown_name("column", name, [*table.columns, *DERIVED, *OF_FACTS], most=8))
+    check_columns("column", [name])
+    return np.full(len(rows), np.nan)  # a table from before there was such a column
+
+
+def check_columns(what: str, names: Iterable[str]) -> None:
+    """Refuse names that no figure has.
+
+    Args:
+        what: The argument that holds them.
+        names: To check.
+
+    Raises:
+        ValueError: For the first that is not known.
+    """
+    known = [*COLUMNS, *DERIVED, *OF_FACTS]
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_name(what, name, known, most=8))
 
 
 def hyperparameter(name: str, table: DynamicsTable, rows: Rows) -> FloatArray:

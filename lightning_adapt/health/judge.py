@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 
-from lightning_adapt.dynamics.table import DynamicsTable
+from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 from lightning_adapt.health.facts import Facts
 from lightning_adapt.health.finding import Finding
 from lightning_adapt.health.history import History
@@ -137,7 +138,6 @@ class _Watch:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rows = Rows(())
-        self._names: tuple[str, ...] | None = None
         self.tallies = {rule.name: Tally() for rule in rules}
         # Rules that look back equally far share a memory.
         wanted: dict[tuple[int | None, bool], set[str]] = {}
@@ -151,23 +151,24 @@ class _Watch:
 
     def take(self, table: DynamicsTable, facts: Facts) -> None:
         if self.rows.rows != table.rows:
-            self.rows = Rows(table.rows)
-        names = self.rows.names
-        if self._names is not None and names != self._names:
-            old = {name: at for at, name in enumerate(self._names)}
-            index = [old.get(name, -1) for name in names]
-            for history in self._histories.values():
-                history.rename(index)
-            for tally in self.tallies.values():
-                tally.rename(index)
-        self._names = names
+            before, self.rows = self.rows, Rows(table.rows)
+            if before.names and before.names != self.rows.names:
+                self._rename(before.names)
         for (_, skipped), history in self._histories.items():
             if skipped or not table.skipped:
                 history.add(table, self.rows, facts)
 
+    def _rename(self, before: Sequence[str]) -> None:
+        old = {name: at for at, name in enumerate(before)}
+        index = [old.get(name, -1) for name in self.rows.names]
+        for history in self._histories.values():
+            history.rename(index)
+        for tally in self.tallies.values():
+            tally.rename(index)
+
     def state_dict(self) -> dict[str, Any]:
         return {
-            "names": list(self._names or ()),
+            "rows": [[*astuple(row)[:2], list(row.shape), *astuple(row)[3:]] for row in self.rows.rows],
             "histories": [
                 {"span": span, "skipped": skipped, **history.state_dict()}
                 for (span, skipped), history in self._histories.items()
@@ -176,7 +177,9 @@ class _Watch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], still_open: Sequence[Finding]) -> None:
-        self._names = tuple(state["names"])
+        self.rows = Rows(
+            [RowInfo(name, group, tuple(shape), *rest) for name, group, shape, *rest in state["rows"]]
+        )
         for saved in state["histories"]:
             history = self._histories.get((saved["span"], saved["skipped"]))
             if history is not None:
@@ -184,4 +187,4 @@ class _Watch:
         for name, tally in self.tallies.items():
             if name in state["tallies"]:
                 found = [finding for finding in still_open if finding.rule == name]
-                tally.load_state_dict(state["tallies"][name], found, self._names)
+                tally.load_state_dict(state["tallies"][name], found, self.rows.names)

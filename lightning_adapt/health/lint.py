@@ -89,7 +89,7 @@ def _table_of(optimizer: Optimizer, label: str, names: Mapping[int, str], facts:
 
     groups = {group_name(group, index): group for index, group in enumerate(optimizer.param_groups)}
     rows = [
-        replace(member.info, state_dtype=_state_dtype(optimizer, member.parameter, facts.precision))
+        _row(optimizer, member.parameter, member.info, facts.precision)
         for member in members(optimizer, names)
     ]
     return set_up_table(
@@ -102,16 +102,18 @@ def _table_of(optimizer: Optimizer, label: str, names: Mapping[int, str], facts:
     )
 
 
-def _state_dtype(optimizer: Optimizer, parameter: Tensor, precision: str | None) -> str:
-    """Of the state there is, or else of the one to come."""
+def _row(optimizer: Optimizer, parameter: Tensor, info: RowInfo, precision: str | None) -> RowInfo:
+    """With the dtype that the state has, or will have; precision may still change both."""
     from torch import Tensor
 
     from lightning_adapt.optimizers._precision import state_dtype
 
     state = optimizer.state.get(parameter, {})
     known = [x.dtype for x in state.values() if isinstance(x, Tensor) and x.dim() and x.is_floating_point()]
-    dtype = known[0] if known else state_dtype(parameter, precision)
-    return str(dtype).removeprefix("torch.")
+    if known:
+        return replace(info, state_dtype=str(known[0]).removeprefix("torch."))
+    to_come = str(state_dtype(parameter, precision)).removeprefix("torch.")
+    return replace(info, dtype=to_come, state_dtype=to_come)
 
 
 def set_up_table(

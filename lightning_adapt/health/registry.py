@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from lightning_adapt._text import unknown_name
+from lightning_adapt.health.figures import check_columns
 from lightning_adapt.health.rule import Rule
 
 _HOMES = ("floor", "precision", "spikes", "steps", "schedule", "gradients", "scaler", "decay", "setup")
@@ -66,7 +67,9 @@ def rules_from(rules: str | Sequence[Rule] | Mapping[str, Any]) -> list[Rule]:
                 f"`rules.{name}` must be a mapping of its thresholds, or false to leave it out, got "
                 f"{changes!r}; for example {{'{next(iter(found[name].thresholds), 'patience')}': 3}}"
             )
-    return list(found.values())
+    given = list(found.values())
+    _check(given)
+    return given
 
 
 def _check(rules: Sequence[object]) -> None:
@@ -76,6 +79,7 @@ def _check(rules: Sequence[object]) -> None:
                 f"`rules` must be 'default', rules, or a mapping of changes, got {rule!r} among them; "
                 "make one with lightning_adapt.health.Rule"
             )
+        check_columns(f"columns of {rule.name}", rule.columns)
     names = [rule.name for rule in rules if isinstance(rule, Rule)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

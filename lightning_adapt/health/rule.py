@@ -61,6 +61,7 @@ class Rule:
         remedy: Template of what to do, likewise.
         source: Where the threshold comes from.
         skipped: Also looks at steps that the gradient scaler skipped.
+        facts: Fields of `Facts` that it uses; where they are all that it looks at, it is silent without them.
         snapshot: One table alone can tell, as from a checkpoint: there window and patience do not count.
 
     Example:
@@ -94,6 +95,7 @@ class Rule:
     patience: int = 1
     severity: Severity | Mapping[str, Severity] = "warning"
     skipped: bool = False
+    facts: tuple[str, ...] = ()
     snapshot: bool = False
 
     def changed(self, **changes: Any) -> Rule:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.sick import CASES, USED, Net, Sick, Tables, causes, infinite_at, run, tables_of, usual
+from helpers.sick import CASES, Net, Sick, Tables, causes, infinite_at, run, tables_of, usual, well
 
 from lightning_adapt.health import Facts, Finding, Judge, default_rules, judge_snapshot, lint_optimizer
 from lightning_adapt.health.formats import format_of
@@ -48,14 +48,6 @@ def test_a_rule_speaks(case: Sick) -> None:
         assert finding.remedy
         assert finding.source == rule.source
         assert "nan" not in finding.sentence + finding.remedy
-
-
-def well() -> Tables:
-    """A training in which every word comes."""
-    torch.manual_seed(0)
-    model = Net()
-    model.embed = torch.nn.Embedding(USED, 24)
-    return run(model)
 
 
 @pytest.fixture(scope="module")

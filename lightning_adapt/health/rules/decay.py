@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lightning_adapt.health.rule import Limits, Rule, Verdict
-from lightning_adapt.health.rules._measures import median
+from lightning_adapt.health.rules._measures import median, second_beta
 from lightning_adapt.health.window import Window
 
 
@@ -22,7 +22,7 @@ def _on_norms(window: Window, limits: Limits) -> Verdict:
 
 def _l2(window: Window, limits: Limits) -> Verdict | None:
     decay = window.hyper("weight_decay")
-    adaptive = ~np.isnan(window["effective_lr_max"]) & ~np.isnan(window["second_moment_rms"])
+    adaptive = ~np.isnan(second_beta(window)) | ~np.isnan(window.hyper("initial_accumulator_value"))
     hit = adaptive & (window.hyper("decoupled_weight_decay") == 0) & (decay >= limits["threshold"])
     largest = float(np.nanmax(np.where(hit, decay, np.nan))) if hit.any() else np.nan
     return Verdict(bool(hit.any()), largest, details={"count": int(hit.sum())})

@@ -96,8 +96,7 @@ RULES = [
         },
         source=(
             "Wortsman et al. (2023), arXiv:2309.14322, and Everett et al. (2024), arXiv:2407.05872: updates "
-            "shrink once gradients reach eps; the share: 10 %, where this project's survey of monitors "
-            "raises its alarm"
+            "shrink once gradients reach eps; a tenth of the elements: own choice, healthy runs stay below"
         ),
     ),
     Rule(

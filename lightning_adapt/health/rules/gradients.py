@@ -146,11 +146,15 @@ RULES = [
         name="loss-not-finite",
         meaning="The training loss is inf or NaN.",
         measure=_loss,
+        facts=("loss",),
         severity="critical",
         skipped=True,
         sentence="the training loss is {value} at step {step}",
         remedy="go back to a checkpoint from before, and look at the findings that came first",
-        source="needs the fact `loss`",
+        source=(
+            "inf and NaN come from overflow, or from log, sqrt and division at 0; nothing is learned from "
+            "them"
+        ),
     ),
     Rule(
         name="no-gradient",
@@ -231,6 +235,7 @@ RULES = [
         name="gradients-not-zeroed",
         meaning="Gradients of earlier steps are added to those of this one.",
         measure=_not_zeroed,
+        facts=("gradients_kept",),
         columns=("snr_mean", "update_ratio"),
         thresholds={"agreement": 0.8, "ratio": 1e-3},
         window=20,
@@ -261,6 +266,7 @@ RULES = [
         name="clipping-always",
         meaning="Clipping shortens nearly every gradient: the optimizer sees directions, not sizes.",
         measure=_clipping,
+        facts=("clipped_frac",),
         columns=("gradient_norm",),
         thresholds={"threshold": 0.95, "tables": 20.0, "same": 1e-3},
         window=None,

@@ -152,9 +152,7 @@ RULES = [
             "{lr:.0e} and weights of {size:.0e}, steps below {least:.0e} of a weight leave it as it is"
         ),
         remedy="keep a float32 copy of the weights (precision bf16-mixed), or round stochastically",
-        source=(
-            "Revisiting BFloat16 Training (2020), arXiv:2010.06192; the share: more than half (own survey)"
-        ),
+        source=("Revisiting BFloat16 Training (2020), arXiv:2010.06192; half of the elements: own choice"),
     ),
     Rule(
         name="state-dtype",

@@ -107,6 +107,7 @@ RULES = [
         name="schedule-stalled",
         meaning="The schedule counts something else than steps: the rate stands still where it should move.",
         measure=_stalled,
+        facts=("total_steps",),
         columns=("learning_rate",),
         thresholds={"steps": 20.0, "first": 0.05, "below": 0.5, "passed": 0.25, "moved": 0.01},
         window=None,
@@ -132,6 +133,7 @@ RULES = [
             "The schedule went on at steps that the gradient scaler skipped: it is ahead of the training."
         ),
         measure=_on_skips,
+        facts=("schedule_steps",),
         columns=("learning_rate", "skipped"),
         thresholds={"threshold": 0.05, "least": 5.0},
         window=8,

@@ -50,6 +50,8 @@ def _warm_up_missing(window: Window, limits: Limits) -> Verdict | None:
     if window.table.real_steps > limits["steps"]:  # too late to see a first step
         return None
     warm = window.facts.warmup_steps
+    if warm is None and window.table.update_source == "config":  # the schedule is in the code
+        return None
     cold = rate > 0.5 * np.where(np.isnan(base), 0.0, base) if warm is None else np.full(len(rate), warm == 0)
     hit = bool(((beta2 >= limits["threshold"]) & cold).any())
     largest = float(np.fmax.reduce(beta2, initial=np.nan))
@@ -71,6 +73,7 @@ RULES = [
         name="parameter-without-optimizer",
         meaning="Trainable parameters are in no optimizer: they will not learn.",
         measure=_without_optimizer,
+        facts=("unoptimized",),
         snapshot=True,
         sentence="{value:.0f} trainable parameters are in no optimizer, and will not learn: {listed}",
         remedy=(
@@ -82,15 +85,14 @@ RULES = [
         name="fused-clipping",
         meaning="A fused optimizer cannot be clipped under mixed precision: Lightning refuses to train.",
         measure=_fused_clipping,
+        facts=("precision", "gradient_clip_val"),
         severity="critical",
         snapshot=True,
         sentence=(
             "fused=True with gradient_clip_val={value:g} under {precision}: Lightning raises a RuntimeError"
         ),
         remedy="leave out fused=True, do not clip, or use a precision plugin that clips in the fused step",
-        source=(
-            "Lightning issue 21435; litgpt issue 2042; needs the facts `precision` and `gradient_clip_val`"
-        ),
+        source="Lightning issue 21435; litgpt issue 2042",
     ),
     Rule(
         name="learning-rates",
@@ -115,6 +117,7 @@ RULES = [
         name="warm-up-missing",
         meaning="The first steps are at full rate while the second moment knows only a few gradients.",
         measure=_warm_up_missing,
+        facts=("warmup_steps",),
         thresholds={"threshold": 0.999, "steps": 2.0},
         severity="info",
         snapshot=True,

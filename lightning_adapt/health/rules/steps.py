@@ -117,6 +117,7 @@ RULES = [
             "Within a few steps the weights are no longer those they were: the learning rate is too high."
         ),
         measure=_too_large,
+        facts=("loss",),
         columns=("param_rms", "update_ratio", "loss"),
         thresholds={"growth": 3.0, "ratio": 0.3, "loss": 3.0, "steps": 10.0},
         window=None,
