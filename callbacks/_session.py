@@ -72,11 +72,7 @@ class Session:
             ledgers: Steps counted so far, by optimizer.
             refuse: Told, in a sentence, why an optimizer cannot be watched.
         """
-        found = _trainer.optimizers(self._trainer)
-        names = [type(optimizer).__name__ for optimizer in found]
-        for index, optimizer in enumerate(found):
-            earlier = names[:index].count(names[index])
-            label = f"{names[index]}-{earlier}" if earlier else names[index]
+        for label, optimizer in _trainer.labelled(self._trainer):
             sentence = _trainer.why_not_optimizer(optimizer, label)
             if sentence:
                 refuse(sentence)

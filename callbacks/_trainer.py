@@ -12,12 +12,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
-from lightning_adapt.dynamics.probe import has_step_hooks
+from lightning_adapt.dynamics.step_hooks import has_step_hooks
 
 
 def batch_step(trainer: Trainer) -> int:
     """Batches that stepped so far: the step that Lightning gives its own training metrics."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def batch_index(trainer: Trainer) -> int:
+    """Index of the current batch in its epoch, as Lightning counts for learning-rate schedules."""
+    return int(trainer.fit_loop.epoch_loop.batch_idx)
 
 
 def cadence(trainer: Trainer) -> int:
@@ -73,14 +78,33 @@ def optimizers(trainer: Trainer) -> list[Any]:
     ]
 
 
+def labelled(trainer: Trainer) -> list[tuple[str, Any]]:
+    """The trainer's optimizers with their names: the class, numbered where there are several of it."""
+    found = optimizers(trainer)
+    names = [type(optimizer).__name__ for optimizer in found]
+    earlier = [names[:index].count(name) for index, name in enumerate(names)]
+    labels = [f"{name}-{count}" if count else name for name, count in zip(names, earlier, strict=True)]
+    return list(zip(labels, found, strict=True))
+
+
 def loss_scale(trainer: Trainer) -> Tensor | float | None:
     """The gradient scaler's scale for this step, without waiting for the device; ``None`` without one."""
     plugin = trainer.precision_plugin
     scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
     if scaler is None or not scaler.is_enabled():
         return None
-    scale = getattr(scaler, "_scale", None)  # get_scale() would read it on the host
+    scale = scale_of(scaler)
     return scale if scale is not None else float(scaler._init_scale)
+
+
+def scale_of(scaler: torch.amp.GradScaler | None) -> Tensor | None:
+    """The scale where the device has it; ``None`` without a scaler, or before it has scaled anything."""
+    return getattr(scaler, "_scale", None)  # get_scale() would read it on the host
+
+
+def any_rank(trainer: Trainer, wanted: bool) -> bool:
+    """Whether any process wants it; all must ask."""
+    return bool(trainer.strategy.reduce_boolean_decision(wanted, all=False))
 
 
 def split_loggers(trainer: Trainer) -> tuple[list[Any], list[Any]]:

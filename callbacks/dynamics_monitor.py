@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -101,6 +101,8 @@ class OptimizerDynamicsMonitor(Callback):
         self._worst, self._max_tags, self._strict = worst, max_tags, strict
         self._budget = budget
         self._tables: deque[DynamicsTable] = deque(maxlen=history)
+        self.listeners: list[Callable[[DynamicsTable], None]] = []
+        """Called with every table when it has arrived; they belong to the run and are not copied."""
         self._session: Session | None = None
         self._seen: weakref.ref[Trainer] | None = None
         self._ledgers: dict[str, dict[str, int]] = {}
@@ -115,7 +117,7 @@ class OptimizerDynamicsMonitor(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: what was read and counted, but nothing that belongs to the run."""
-        return {**self.__dict__, "_seen": None, "_session": None}
+        return {**self.__dict__, "_seen": None, "_session": None, "listeners": []}
 
     # --- what was read ---
 
@@ -193,17 +195,17 @@ class OptimizerDynamicsMonitor(Callback):
         # A training_step that returns None makes no step; that is no skip of the gradient scaler's.
         nothing = pl_module.automatic_optimization and not outputs
         self._guarded(lambda session: session.batch_end(stepped=not nothing))
-        self._guarded(lambda session: self._tables.extend(session.emit()))
+        self._guarded(lambda session: self._take(session.emit()))
         if self._budget is not None:
             self._guarded(lambda session: session.keep_budget())
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish()
+        self.finish()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._finish()
+        self.finish()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -228,10 +230,23 @@ class OptimizerDynamicsMonitor(Callback):
         saved = checkpoint.get("callbacks", {}).get(self.state_key, {}).get("ledgers", {})
         self._ledgers = {label: dict(ledger) for label, ledger in saved.items()}
 
+    # --- tables on their way ---
+
+    def _take(self, tables: Iterable[DynamicsTable]) -> None:
+        for table in tables:
+            self._tables.append(table)
+            for listener in self.listeners:
+                listener(table)
+
+    def flush(self) -> None:
+        """Wait for tables that are on their way."""
+        self._guarded(lambda session: self._take(session.emit(wait=True)))
+
     # --- the end ---
 
-    def _finish(self) -> None:
-        self._guarded(lambda session: self._tables.extend(session.emit(wait=True)))
+    def finish(self) -> None:
+        """Wait for tables, write everything, and let go of the run; training ends with it by itself."""
+        self.flush()
         self._guarded(lambda session: session.drain())
         self._end()
 

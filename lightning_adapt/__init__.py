@@ -9,13 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_adapt import callbacks, dynamics, optimizers, recipes, views
+    from lightning_adapt import callbacks, dynamics, health, optimizers, recipes, views
+    from lightning_adapt.views.alerts import read_findings
     from lightning_adapt.views.reader import read_dynamics
 
-__all__ = ["callbacks", "dynamics", "optimizers", "read_dynamics", "recipes", "views"]
+__all__ = [
+    "callbacks",
+    "dynamics",
+    "health",
+    "optimizers",
+    "read_dynamics",
+    "read_findings",
+    "recipes",
+    "views",
+]
 __version__ = "0.1.0"
 
-_HOME = {"read_dynamics": "lightning_adapt.views.reader"}
+_HOME = {
+    "read_dynamics": "lightning_adapt.views.reader",
+    "read_findings": "lightning_adapt.views.alerts",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.precision import Precision
 
 from lightning_adapt._text import nearest_first
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
@@ -57,6 +58,12 @@ class RecipeCLI(LightningCLI):
         no_bar = config.get("enable_progress_bar") is False or config.get("barebones")
         if not no_bar and not any(isinstance(callback, ProgressBar) for callback in given):
             given.append(RecipeProgressBar())
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        untouched = config.get("precision") == self.parser.get_default("trainer.precision")
+        if untouched and any(isinstance(plugin, Precision) for plugin in plugins):
+            # Lightning takes one or the other; a precision that the user asked for is left for it to refuse.
+            config["precision"] = None
         return super().instantiate_trainer(callbacks=given, **kwargs)
 
 

@@ -267,8 +267,8 @@ def _floats(metrics: Mapping[str, float | torch.Tensor]) -> dict[str, float]:
 
 
 def _readable(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    """What tells how well it learned, test first: no figures of the monitor, which have their table."""
-    mine = ("dynamics/", "monitor/", "lr-")
+    """What tells how well it learned, test first: no figures of the monitors, which have their tables."""
+    mine = ("dynamics/", "monitor/", "health/", "loss_scale/", "lr-")
     order = ["test", "val", "train"]
 
     def rank(item: tuple[str, float]) -> int:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 from lightning_adapt.dynamics import COLUMNS, STATISTICS
 from lightning_adapt.recipes.landscapes.registry import LANDSCAPES
@@ -71,3 +72,56 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     assert len(printed) == 2
     assert printed[0] > 0
+
+
+PIECES = re.findall(
+    r"^## (.+?)\n.*?```python\n(.*?)```",
+    (ROOT / "docs" / "mixed-precision.md").read_text(),
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The 'train_dataloader' does not have many workers",
+    "ignore:The number of training batches",
+    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
+)
+@pytest.mark.parametrize("block", [block for _, block in PIECES], ids=[title for title, _ in PIECES])
+def test_python_about_mixed_precision_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import lightning.pytorch as pl
+    import torch
+    from torch.utils.data import DataLoader
+
+    class Model(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(2, 1)
+
+        def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+            return self.net(batch).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters(), fused=True)
+
+        def train_dataloader(self) -> DataLoader[torch.Tensor]:
+            return DataLoader(list(torch.ones(16, 2)), batch_size=2)  # type: ignore[arg-type]
+
+    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    monkeypatch.setattr(pl, "Trainer", lambda **given: Trainer(**options, **quiet, **given))
+    monkeypatch.chdir(tmp_path)
+    exec(block, {"model": Model()})
+    for expected in re.findall(r"print\(.*\)  # (\d+)$", block, re.MULTILINE):
+        assert expected in capsys.readouterr().out.splitlines()
+
+
+def test_every_piece_about_mixed_precision_has_an_example() -> None:
+    from lightning_adapt import callbacks
+
+    shown = "".join(block for _, block in PIECES)
+    public = {
+        name for name in callbacks.__all__ if name[0].isupper() and not name.endswith(("Error", "Warning"))
+    }
+    assert {name for name in public if name not in shown} == {"OptimizerDynamicsMonitor"}

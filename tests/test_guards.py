@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ["callbacks", "dynamics", "optimizers", "recipes", "views"]
+ROOMS = ["callbacks", "dynamics", "health", "optimizers", "recipes", "views"]
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
 HEAVY = LIGHTNING | {
     "pandas",
@@ -67,6 +67,7 @@ def test_an_unknown_public_name_is_an_attribute_error():
         ("import lightning_adapt.recipes", HEAVY),
         ("import lightning_adapt.optimizers", LIGHTNING),
         ("import lightning_adapt.dynamics", LIGHTNING),
+        ("from lightning_adapt.health import *", HEAVY),
         ("import lightning_adapt.views", LIGHTNING),
     ],
 )

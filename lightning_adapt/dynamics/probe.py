@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 from typing_extensions import Self
 
 from lightning_adapt._text import whole_number
@@ -22,16 +20,12 @@ from lightning_adapt.dynamics.hyperparameters import read_hyperparameters
 from lightning_adapt.dynamics.reading import Reading, take
 from lightning_adapt.dynamics.row_groups import Groups, RowGroups
 from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows, group_name, members
+from lightning_adapt.dynamics.step_hooks import StepHooks, has_step_hooks
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
 
 SNAPSHOT_BYTES = 1 << 25
 """A model up to this size (32 MiB) is copied before a step that is read, unless told otherwise."""
-
-
-def has_step_hooks(optimizer: object) -> bool:
-    """Whether ``optimizer`` calls step hooks: one that skipped ``Optimizer.__init__`` does not."""
-    return hasattr(optimizer, "register_step_post_hook") and hasattr(optimizer, "_optimizer_step_post_hooks")
 
 
 @dataclass
@@ -120,29 +114,22 @@ class DynamicsProbe:
         self._members: list[Member] = []
         self._key: tuple[object, ...] = ()
         self._armed: _Armed | None = None
-        self._depth = 0
         self._fused_skips: Tensor | None = None
         self._pending: list[Reading] = []
         self._latest: DynamicsTable | None = None
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = StepHooks(optimizer, before=self._before_step, after=self._after_step)
 
     # --- life ---
 
     def attach(self) -> Self:
         """Register the hooks; does nothing when they are there."""
-        if not self._handles:
-            self._depth = 0
-            self._handles = [
-                self.optimizer.register_step_pre_hook(self._before_step),
-                self.optimizer.register_step_post_hook(self._after_step),
-            ]
+        self._hooks.attach()
         return self
 
     def detach(self) -> None:
         """Remove the hooks and let go of what was kept for the next reading."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._armed = [], None
+        self._hooks.detach()
+        self._armed = None
 
     def __enter__(self) -> Self:
         """Attach."""
@@ -229,7 +216,7 @@ class DynamicsProbe:
     @property
     def stepping(self) -> bool:
         """Whether ``optimizer.step`` is running right now."""
-        return self._depth > 0
+        return self._hooks.stepping
 
     def disarm(self) -> None:
         """Let go of what was kept for a step that will not come."""
@@ -255,32 +242,13 @@ class DynamicsProbe:
         if (self.steps + 1) % self._every == 0:
             self.arm()
 
-    # torch.compile(optimizer.step) must not trace what only looks on.
-    @_disable_dynamo
-    def _before_step(self, *_: object) -> None:
-        # Returns nothing: torch takes a returned pair for new arguments of step().
-        if self._depth and not self._nested():
-            self._depth, self._armed = 0, None  # an earlier step ended in an exception that somebody caught
-        if self._depth == 0 and self._armed is None and self.on_step is not None:
+    def _before_step(self, lost: bool) -> None:
+        if lost:
+            self._armed = None  # what was kept is from before a step that failed
+        if self._armed is None and self.on_step is not None:
             self._guarded(self.on_step)
-        self._depth += 1
 
-    def _nested(self) -> bool:
-        """Whether this hook runs inside another step of the same optimizer: super().step() of a subclass."""
-        frame = sys._getframe(2)  # torch's wrapper that calls the hook
-        caller = frame.f_back if frame is not None else None
-        while caller is not None:
-            if caller.f_locals.get("self") is self.optimizer and caller.f_code.co_name == "step":
-                return True
-            caller = caller.f_back
-        return False
-
-    @_disable_dynamo
-    def _after_step(self, *_: object) -> None:
-        # A subclass whose step() calls super().step() fires the hooks once a class: the outermost counts.
-        self._depth = max(self._depth - 1, 0)
-        if self._depth:
-            return
+    def _after_step(self) -> None:
         self.steps += 1
         found_inf = getattr(self.optimizer, "found_inf", None)
         if found_inf is not None:
@@ -317,14 +285,17 @@ class DynamicsProbe:
         gradient_factor: Scalar = 1.0
         scale, found_inf = armed.loss_scale, getattr(self.optimizer, "found_inf", None)
         if found_inf is not None:
-            # A fused step unscales in its kernel, and does neither that nor anything else when it found inf.
+            # A fused step divides in its kernel, and does neither that nor anything else when it found inf.
             found = found_inf.detach().double() if found_inf.device.type != "mps" else found_inf.detach()
             scalars["found_inf"], applied = found.reshape(()), (found.reshape(()) == 0).to(found.dtype)
             given = getattr(self.optimizer, "grad_scale", None)
             if given is not None:
-                scale = given.detach().clone().reshape(())
-                inverse = 1 / scale.to(found.dtype)
-                gradient_factor = torch.where(found.reshape(()) > 0, inverse, torch.ones_like(inverse))
+                divisor = given.detach().clone().reshape(())
+                scale = divisor if scale is None else scale
+                inverse = 1 / divisor.to(found.dtype)
+                # Made by clipping gradients that are not finite, it is not finite either: it says nothing.
+                undone = (found.reshape(()) > 0) & divisor.isfinite()
+                gradient_factor = torch.where(undone, inverse, torch.ones_like(inverse))
         if scale is not None:
             scalars["loss_scale"] = scale
         if self._fused_skips is not None:

@@ -6,12 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_adapt.views.alerts import read_findings
+    from lightning_adapt.views.findings import print_findings
     from lightning_adapt.views.reader import read_dynamics
     from lightning_adapt.views.rollup import summarise
     from lightning_adapt.views.terminal import print_worst
 
-_HOME = {"print_worst": "terminal", "read_dynamics": "reader", "summarise": "rollup"}
-__all__ = ["print_worst", "read_dynamics", "summarise"]
+_HOME = {
+    "print_findings": "findings",
+    "print_worst": "terminal",
+    "read_dynamics": "reader",
+    "read_findings": "alerts",
+    "summarise": "rollup",
+}
+__all__ = ["print_findings", "print_worst", "read_dynamics", "read_findings", "summarise"]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,6 +49,8 @@ def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
         )
     damage: list[str] = []
     found = {run: tables for run, files in runs.items() if (tables := _read_run(files, damage))}
+    # A run's folder may hold dumps of its black box, which are read when they are named.
+    found = {run: tables for run, tables in found.items() if found.keys().isdisjoint(run.parents)}
     if not found and damage:
         raise ValueError(f"`logdir` must hold event files that can be read, got {'; '.join(damage)}")
     for sentence in damage:
@@ -71,7 +73,7 @@ def read_dynamics(logdir: str | os.PathLike[str]) -> DynamicsHistory:
 def _read_run(files: list[Path], damage: list[str]) -> list[DynamicsTable]:
     """All tables in the event files of one run; adds to ``damage`` what could not be read."""
     try:
-        from lightning_adapt.views.event_file import HEADER, array_of, from_parts, parts_of
+        from lightning_adapt.views.event_file import HEADER, TAG, array_of, from_parts, parts_of
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "reading event files needs TensorBoard; pip install 'lightning-adapt[tensorboard]'"
@@ -81,7 +83,7 @@ def _read_run(files: list[Path], damage: list[str]) -> list[DynamicsTable]:
     # (optimizer, step) -> (wall time, tag, arrays by part): a later writing of the same step replaces it.
     events: dict[tuple[str, int], tuple[float, str, dict[str, npt.NDArray[Any]]]] = {}
     for file in files:
-        for step, wall_time, values in _summaries(file, damage):
+        for step, wall_time, values in summaries(file, damage, TAG):
             arrays: dict[str, npt.NDArray[Any]] = {}
             tag = ""
             for value in values:
@@ -101,22 +103,33 @@ def _read_run(files: list[Path], damage: list[str]) -> list[DynamicsTable]:
     return tables
 
 
-def _summaries(file: Path, damage: list[str]) -> Iterator[tuple[int, float, list[Any]]]:
-    """Step, wall time and our values of every summary in an event file, as far as it can be read."""
+def summaries(
+    file: Path, damage: list[str], first: str, what: str = "tables"
+) -> Iterator[tuple[int, float, list[Any]]]:
+    """Step, wall time and some values of every summary in an event file, as far as it can be read.
+
+    Args:
+        file: The event file.
+        damage: Gets a sentence if it cannot be read to its end.
+        first: What tags of the values begin with, up to the first slash.
+        what: What they are, for the sentence.
+
+    Yields:
+        One entry for each summary that has such values.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-    from lightning_adapt.views.event_file import TAG
     from lightning_adapt.views.records import Unreadable, records
 
     count = 0
     try:
         for record in records(file):
             event = Event.FromString(record)
-            ours = [value for value in event.summary.value if value.tag.startswith(f"{TAG}/")]
+            ours = [value for value in event.summary.value if value.tag.startswith(f"{first}/")]
             if ours:
                 count += 1
                 yield event.step, event.wall_time, ours
     except (Unreadable, DecodeError) as error:
         reason = error if isinstance(error, Unreadable) else "a record is no event"
-        damage.append(f"{file}, which was read only in part, {count} tables: {reason}")
+        damage.append(f"{file}, which was read only in part, {count} {what}: {reason}")

@@ -15,13 +15,20 @@ from helpers.runs import IMPLEMENTATIONS, trainer_for
 from lightning.pytorch import LightningDataModule, LightningModule, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_adapt.callbacks import OptimizerDynamicsMonitor
+from lightning_adapt.callbacks import (
+    LossScaleMonitor,
+    OptimizerDynamicsMonitor,
+    OptimizerHealthMonitor,
+    OptimizerStepNotice,
+    SkipAwareScheduler,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The 'train_dataloader' does not have many workers",
     "ignore:The number of training batches",
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
     "ignore:.*lr_scheduler.step.*before.*optimizer.step",
+    "ignore::lightning_adapt.callbacks.HealthWarning",
 )
 
 Made = tuple[LightningModule, LightningDataModule]
@@ -56,16 +63,23 @@ def _everything(
 ) -> dict[str, Any]:
     seed_everything(7)
     model, data = make(options)
-    callbacks = [OptimizerDynamicsMonitor(every_n_steps=2, engine=engine, strict=True)] if engine else []
+    callbacks: list[Any] = []
+    if engine:
+        callbacks = [
+            OptimizerHealthMonitor(strict=True),
+            OptimizerDynamicsMonitor(every_n_steps=2, engine=engine, strict=True),
+            LossScaleMonitor(every_n_steps=2, strict=True),
+            OptimizerStepNotice(),
+            SkipAwareScheduler(),
+        ]
     trainer = trainer_for(precision, *callbacks, max_steps=7, max_epochs=-1, logger=TensorBoardLogger(folder))
     trainer.fit(model, data)
     if engine:
-        assert callbacks[0].latest is not None
+        assert callbacks[1].latest is not None
     trainer.save_checkpoint(folder / "last.ckpt")
     saved = torch.load(folder / "last.ckpt", weights_only=True)
-    saved["callbacks"] = {
-        key: state for key, state in saved["callbacks"].items() if "OptimizerDynamicsMonitor" not in key
-    }
+    for callback in callbacks:
+        saved["callbacks"].pop(callback.state_key, None)
     random_state = (torch.get_rng_state(), random.getstate(), np.random.get_state())
     return {"checkpoint": saved, "random": random_state}
 

@@ -27,18 +27,19 @@ WAYS: dict[str, dict[str, Any]] = {
     "manual": {},
     "inf": {},
 }
+BY_VALUE = {"gradient_clip_val": 1e-4, "gradient_clip_algorithm": "value"}
 POISONED = 5
 
 
 def _run(
-    precision: str, implementation: str, way: str, engine: str = "auto"
+    precision: str, implementation: str, way: str, engine: str = "auto", *, clip_fused: bool = False
 ) -> tuple[Observed, OptimizerDynamicsMonitor]:
     torch.manual_seed(0)
     # An eps that fp16 can hold: this test is about truth, not about good settings.
     make = partial(torch.optim.AdamW, lr=0.01, eps=1e-3, **IMPLEMENTATIONS[implementation])
     module = Observed(make, poison=POISONED if way == "inf" else None, manual=way == "manual")
     monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, engine=engine, strict=True)
-    trainer_for(precision, monitor, **WAYS[way]).fit(module)
+    trainer_for(precision, monitor, clip_fused=clip_fused, **WAYS.get(way, BY_VALUE)).fit(module)
     return module, monitor
 
 
@@ -63,7 +64,19 @@ def test_table_is_what_happened(precision: str, implementation: str, way: str, e
         with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
             _run(precision, implementation, way, engine)
         return
-    module, monitor = _run(precision, implementation, way, engine)
+    _assert_true(precision, way, *_run(precision, implementation, way, engine))
+
+
+@pytest.mark.parametrize("way", [*WAYS, "clipping by value"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_table_is_what_happened_with_fused_mixed_precision(
+    precision: str, implementation: str, way: str
+) -> None:
+    _assert_true(precision, way, *_run(precision, implementation, way, clip_fused=True))
+
+
+def _assert_true(precision: str, way: str, module: Observed, monitor: OptimizerDynamicsMonitor) -> None:
     tables = monitor.history
     scaled = precision == "16-mixed"
     if way == "manual":
@@ -115,15 +128,21 @@ def test_gradients_are_unscaled_and_clipped(implementation: str) -> None:
         _, monitor = _run(precision, implementation, "plain")
         sizes[precision] = monitor.history[0]["head.weight", "grad_rms"]
     assert sizes["16-mixed"] == pytest.approx(sizes["32-true"], rel=0.02)
+    for precision in ("32-true", "bf16-mixed", "16-mixed"):
+        _, monitor = _run(precision, implementation, "clipping", clip_fused=True)
+        for table in monitor.history:
+            norm = math.sqrt((table["numel"] * table["grad_rms"] ** 2).sum())
+            assert norm == pytest.approx(1e-3, rel=1e-3)
     _, monitor = _run("32-true", implementation, "clipping")
     for table in monitor.history:
         norm = math.sqrt((table["numel"] * table["grad_rms"] ** 2).sum())
         assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.parametrize("clip_fused", [False, True])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_skipped_step_says_which_gradients_were_not_finite(implementation: str) -> None:
-    _, monitor = _run("16-mixed", implementation, "inf")
+def test_a_skipped_step_says_which_gradients_were_not_finite(implementation: str, clip_fused: bool) -> None:
+    _, monitor = _run("16-mixed", implementation, "inf", clip_fused=clip_fused)
     skipped = [table for table in monitor.history if table.skipped]
     assert [table.step for table in skipped] == [POISONED]
     assert skipped[0]["head.weight", "grad_nonfinite_frac"] == 1.0
@@ -132,6 +151,31 @@ def test_a_skipped_step_says_which_gradients_were_not_finite(implementation: str
     after = monitor.history[POISONED + 1]
     assert after.loss_scale == 512.0
     assert (after.real_steps, after.skipped_steps, after.global_step) == (6, 1, 7)
+
+
+class PartlyPoisoned(Observed):
+    """One gradient is inf, the others are as ever."""
+
+    def loss(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        loss = super().loss(batch, index)
+        return loss + self.head.bias.sum() * torch.inf if index == POISONED else loss
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_a_skipped_step_of_a_fused_optimizer_shows_the_other_gradients_as_they_were(
+    clip: float | None,
+) -> None:
+    torch.manual_seed(0)
+    module = PartlyPoisoned(partial(torch.optim.AdamW, lr=0.01, fused=True))
+    monitor = OptimizerDynamicsMonitor(every_n_steps=1, history=None, strict=True)
+    trainer_for("16-mixed", monitor, clip_fused=True, gradient_clip_val=clip).fit(module)
+    skipped = monitor.history[POISONED]
+    assert skipped.skipped
+    assert skipped["head.bias", "grad_nonfinite_frac"] == 1.0
+    # The norm is inf, and so is what clipping would divide by: it says nothing of them.
+    gradient = module.real[POISONED].gradient["body.weight"]
+    assert skipped["body.weight", "grad_rms"] == pytest.approx(_rms(gradient), rel=1e-6)
+    assert skipped["body.weight", "grad_rms"] > 1e-3
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -14,7 +14,14 @@ import torch
 from helpers.runs import IMPLEMENTATIONS, Observed, trainer_for
 from torch import nn
 
-from lightning_adapt.callbacks import OptimizerDynamicsMonitor
+from lightning_adapt.callbacks import (
+    FusedMixedPrecision,
+    LossScaleMonitor,
+    OptimizerDynamicsMonitor,
+    OptimizerHealthMonitor,
+)
+from lightning_adapt.callbacks._health_session import HealthSession
+from lightning_adapt.callbacks._scale_ledger import ScaleLedger
 from lightning_adapt.dynamics import DynamicsProbe, DynamicsTable
 from lightning_adapt.dynamics.engines import choose
 
@@ -196,3 +203,46 @@ def test_nothing_differs_bit_by_bit() -> None:
         trainer_for("16-mixed", *callbacks, accelerator="gpu").fit(module)
         results.append([p.detach().cpu() for p in module.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_fused_steps_are_clipped_without_waiting(
+    precision: str, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"gradient_clip_val": 1e-4, "gradient_clip_algorithm": algorithm, "accelerator": "gpu"}
+    torch.manual_seed(0)
+    reference = Observed(partial(torch.optim.AdamW, lr=0.01, foreach=True))
+    trainer_for(precision, **options).fit(reference)
+
+    for owner, names in (
+        (FusedMixedPrecision, ("clip_gradients",)),
+        (torch.amp.GradScaler, ("unscale_", "step", "update")),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, _unwaited(getattr(owner, name)))
+    torch.manual_seed(0)
+    module = Observed(partial(torch.optim.AdamW, lr=0.01, fused=True))
+    trainer_for(precision, clip_fused=True, **options).fit(module)
+    for one, other in zip(module.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_health_and_loss_scale_are_read_without_waiting(
+    implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for owner, names in (
+        (HealthSession, ("batch_end", "before_backward")),
+        (ScaleLedger, ("announced", "over", "send", "_made")),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, _unwaited(getattr(owner, name)))
+    torch.manual_seed(0)
+    module = Observed(partial(torch.optim.AdamW, lr=0.01, **IMPLEMENTATIONS[implementation]), poison=5)
+    scale = LossScaleMonitor(every_n_steps=2, strict=True)
+    health = OptimizerHealthMonitor(every_n_steps=2, strict=True)
+    trainer_for("16-mixed", scale, health, accelerator="gpu").fit(module)
+    assert scale.counts["real_steps"] + scale.counts["skipped_steps"] == 16
+    assert scale.counts["skipped_steps"] >= 1

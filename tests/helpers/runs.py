@@ -12,6 +12,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_adapt.callbacks import FusedMixedPrecision
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
 IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
     "single": {"foreach": False},
@@ -101,8 +103,28 @@ class Observed(LightningModule):
         return DataLoader(list(torch.randn(64, 8, generator=generator)), batch_size=4)  # type: ignore[arg-type]
 
 
-def trainer_for(precision: str, *callbacks: Callback, **options: Any) -> Trainer:
-    """A quiet trainer; 16-mixed on CPU has a real gradient scaler, which Lightning gives only this way."""
+def scaler_for(precision: str, **options: Any) -> torch.amp.GradScaler | None:
+    """A scale that fits the model from the start: skipped steps are then only those we ask for."""
+    options = {"init_scale": 1024.0, **options}
+    return torch.amp.GradScaler("cpu", **options) if precision == "16-mixed" else None
+
+
+def trainer_for(
+    precision: str,
+    *callbacks: Callback,
+    clip_fused: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
+    **options: Any,
+) -> Trainer:
+    """A quiet trainer; 16-mixed on CPU has a real gradient scaler, which Lightning gives only this way.
+
+    Args:
+        precision: Lightning's name.
+        callbacks: Of the trainer.
+        clip_fused: Take our precision plugin instead of Lightning's.
+        scaler: For 16-mixed on CPU; ``None`` takes `scaler_for`'s.
+        options: Further arguments of ``Trainer``.
+    """
     settings: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,
@@ -115,9 +137,11 @@ def trainer_for(precision: str, *callbacks: Callback, **options: Any) -> Trainer
         "callbacks": list(callbacks),
         **options,
     }
-    if precision == "16-mixed" and settings["accelerator"] == "cpu":
-        # A scale that fits the model from the start: skipped steps are then only those we ask for.
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    on_cpu = settings["accelerator"] == "cpu"
+    scaler = (scaler or scaler_for(precision)) if on_cpu else None
+    if clip_fused:
+        settings["plugins"] = FusedMixedPrecision(precision, scaler=scaler)  # type: ignore[arg-type]
+    elif precision == "16-mixed" and on_cpu:
         settings["plugins"] = MixedPrecision("16-mixed", "cpu", scaler)
     else:
         settings["precision"] = precision

@@ -1,0 +1,1 @@
+"""The rules, by what they are about; each module has a list `RULES`."""

@@ -1,0 +1,584 @@
+"""OptimizerHealthMonitor in a real Trainer: whose tables, who is told, what it does and never does."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import logging
+import pickle
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.runs import Observed, trainer_for
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+import lightning_adapt as la
+from lightning_adapt.callbacks import (
+    CriticalFindingError,
+    HealthWarning,
+    OptimizerDynamicsMonitor,
+    OptimizerHealthMonitor,
+    callbacks_factory,
+)
+from lightning_adapt.callbacks._health_session import HealthSession
+from lightning_adapt.dynamics import DynamicsProbe
+from lightning_adapt.health import Finding, Rule, Verdict
+from lightning_adapt.health.tally import REST
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The 'train_dataloader' does not have many workers",
+    "ignore:The number of training batches",
+    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
+    "ignore:.*lr_scheduler.step.*before.*optimizer.step",
+    "ignore:Checkpoint directory",
+    "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
+)
+
+ADAMW = partial(torch.optim.AdamW, lr=0.01)
+
+
+def _between(first: int, last: int, **options: Any) -> Rule:
+    """Holds for both weights from step ``first`` to step ``last``."""
+    severity = options.get("severity", "warning")
+    return Rule(
+        name=options.get("name", f"between-{severity}"),
+        meaning="A step of the training is in a range.",
+        measure=lambda window, limits: Verdict(
+            hit=[first <= window.table.step <= last and "weight" in row.name for row in window.table.rows],  # type: ignore[arg-type]
+            value=window["grad_rms"],
+        ),
+        patience=options.get("patience", 1),
+        severity=severity,
+        sentence="{parameter} is in the range at step {step}",
+        remedy="wait",
+        source="a test",
+    )
+
+
+def _loss_rule(limit: float) -> Rule:
+    return Rule(
+        name="loss",
+        meaning="The loss is large.",
+        measure=lambda window, limits: (
+            None
+            if window.facts.loss is None
+            else Verdict(window.facts.loss > limits["threshold"], window.facts.loss)
+        ),
+        thresholds={"threshold": limit},
+        sentence="loss {value}",
+        remedy="none",
+        source="a test",
+    )
+
+
+def _board(folder: Path) -> TensorBoardLogger:
+    return TensorBoardLogger(folder, name="", version="")
+
+
+def _module(**options: Any) -> Observed:
+    torch.manual_seed(0)
+    return Observed(ADAMW, **options)
+
+
+def _told(findings: list[Finding]) -> list[tuple[str, str, int, int, int | None]]:
+    return [(f.rule, f.parameter, f.first_step, f.last_step, f.ended_at) for f in findings]
+
+
+BETWEEN = [
+    ("between-warning", "body.weight", 3, 6, 7),
+    ("between-warning", "head.weight", 3, 6, 7),
+]
+
+
+# --- whose tables ---
+
+
+def _monitors(order: str, every: int, rules: list[Rule]) -> tuple[list[Callback], OptimizerHealthMonitor]:
+    health = OptimizerHealthMonitor(rules, every_n_steps=every, strict=True)
+    dynamics = OptimizerDynamicsMonitor(every, history=None, strict=True)
+    listed: dict[str, list[Callback]] = {
+        "alone": [health],
+        "before": [health, dynamics],
+        "after": [dynamics, health],
+    }
+    return listed[order], health
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("order", ["alone", "before", "after"])
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_wherever_it_is_listed_it_finds_the_same_and_nothing_is_measured_twice(
+    precision: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    measure = DynamicsProbe._measure
+    monkeypatch.setattr(DynamicsProbe, "_measure", lambda *a, **k: (measured.append(1), measure(*a, **k))[1])
+    callbacks, health = _monitors(order, 1, [_between(3, 6), _loss_rule(-1.0)])
+    trainer_for(precision, *callbacks).fit(_module())
+    found = _told(health.findings)
+    assert [entry for entry in found if entry[0] != "loss"] == BETWEEN
+    assert [entry for entry in found if entry[0] == "loss"] == [("loss", "", 0, 15, None)]
+    assert len(measured) == 16
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_the_listed_monitor_keeps_its_cadence(order: str) -> None:
+    callbacks, health = _monitors(order, 4, [_between(0, 100)])
+    health._own._every_n_steps = 1
+    trainer_for("32-true", *callbacks).fit(_module())
+    assert _told(health.findings)[0] == ("between-warning", "body.weight", 3, 15, None)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+def test_a_monitor_that_attached_itself_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_ADAPT", "1")
+    health = OptimizerHealthMonitor([_between(0, 100)], every_n_steps=1, strict=True)
+    trainer = trainer_for("32-true", health, log_every_n_steps=5)
+    assert [type(c).__name__ for c in callbacks_factory()] == ["OptimizerDynamicsMonitor"]
+    attached = [c for c in trainer.callbacks if isinstance(c, OptimizerDynamicsMonitor)]  # type: ignore[attr-defined]
+    if not attached:
+        pytest.skip("the entry point is not installed")
+    trainer.fit(_module())
+    assert attached[0].latest is not None
+    assert _told(health.findings)[0] == ("between-warning", "body.weight", 4, 14, None)
+
+
+def test_two_optimizers_are_judged_each() -> None:
+    rule = _between(3, 6, severity="info")
+    health = OptimizerHealthMonitor([rule], every_n_steps=1, strict=True)
+    trainer_for("16-mixed", health).fit(_module(manual=True))
+    assert [(f.optimizer, f.parameter) for f in health.findings] == [
+        ("AdamW", "body.weight"),
+        ("AdamW-1", "head.weight"),
+    ]
+
+
+# --- who is told ---
+
+
+def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [text for text in caplog.messages if text.startswith("OptimizerHealthMonitor: step")]
+
+
+def test_the_terminal_is_told_once_and_at_the_end(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rules = [_between(3, 6), _between(5, 20, severity="info")]
+    health = OptimizerHealthMonitor(rules, every_n_steps=1, strict=True)
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        caplog.at_level(logging.INFO, logger="lightning.pytorch"),
+    ):
+        warnings.simplefilter("always")
+        trainer_for("32-true", health).fit(_module())
+    said = [str(w.message) for w in caught if issubclass(w.category, HealthWarning)]
+    assert said == [
+        "OptimizerHealthMonitor: warning: step 3, between-warning: body.weight is in the range at step 3; "
+        "wait (and 1 more: head.weight)"
+    ]
+    assert _said(caplog) == [
+        "OptimizerHealthMonitor: step 5, between-info: body.weight is in the range at step 5; "
+        "wait (and 1 more: head.weight)",
+        "OptimizerHealthMonitor: step 7, between-warning: over for body.weight, head.weight",
+    ]
+    page = capfd.readouterr().err
+    assert "health: 2 info; 2 are over" in page
+    assert "from 5" in page
+    assert "3 to 7" in page
+
+
+def test_a_healthy_run_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    health = OptimizerHealthMonitor([_between(99, 99)], every_n_steps=1, strict=True)
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        trainer_for("32-true", health).fit(_module())
+        trainer_for("32-true", OptimizerHealthMonitor(every_n_steps=99, strict=True)).fit(_module())
+    assert "OptimizerHealthMonitor: nothing was found in 16 tables" in caplog.messages
+    said = "OptimizerHealthMonitor: no table was read; `every_n_steps` says how often they are"
+    assert said in caplog.messages
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+def test_loggers_are_told(tmp_path: Path) -> None:
+    health = OptimizerHealthMonitor(
+        [_between(3, 6), _between(5, 20, severity="info")], every_n_steps=1, strict=True
+    )
+    loggers = [_board(tmp_path), CSVLogger(tmp_path, name="", version="csv")]
+    trainer = trainer_for("32-true", health, logger=loggers)
+    trainer.fit(_module())
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "scalars": 0})
+    events.Reload()
+    holding = [(e.step, e.value) for e in events.Scalars("health/warning")]
+    told = 7 + REST - 1  # an end is told when it has lasted
+    assert holding == [(step, 2.0 if 3 <= step < told else 0.0) for step in range(16)]
+    assert [e.value for e in events.Scalars("health/critical")] == [0.0] * 16
+    texts = events.Tensors("health/findings/text_summary")
+    assert [event.step for event in texts] == [3, 5, told]
+    page = texts[1].tensor_proto.string_val[0].decode()
+    assert page.count("\n| ") == 4
+    assert "| warning | 3 | between-warning | body.weight is in the range at step 3 | wait |" in page
+    with open(tmp_path / "csv" / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["health/info"]]
+    assert [float(row["health/info"]) for row in rows] == [0.0] * 5 + [2.0] * 11
+    assert trainer.callback_metrics["health/info"] == 2.0
+    assert len(list(tmp_path.glob("*tfevents*"))) == 1
+    found = [Finding.from_dict(values) for values in la.read_findings(tmp_path)]
+    assert found == sorted(health.findings, key=lambda finding: finding.first_step)
+    assert la.read_dynamics(tmp_path).steps == tuple(range(16))
+
+
+# --- what it does ---
+
+
+class Ends(Callback):
+    """Whether the training ended in order."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.ended = True
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("severity", ["warning", "critical"])
+def test_stop_ends_the_training_in_order(severity: str, tmp_path: Path) -> None:
+    health = OptimizerHealthMonitor(
+        [_between(5, 99, severity=severity)], on_critical="stop", every_n_steps=1, strict=True
+    )
+    ends, saves = Ends(), ModelCheckpoint(tmp_path, save_last=True)
+    module = _module()
+    trainer = trainer_for("32-true", health, ends, saves, enable_checkpointing=True)
+    trainer.fit(module)
+    assert ends.ended
+    assert trainer.state.finished
+    assert (tmp_path / "last.ckpt").exists()
+    assert len(module.real) == (6 if severity == "critical" else 16)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("order", ["alone", "before", "after"])
+def test_raise_raises(order: str) -> None:
+    callbacks, health = _monitors(order, 1, [_between(5, 99, severity="critical")])
+    health._on_critical = "raise"
+    module = _module()
+    with pytest.raises(
+        CriticalFindingError, match=r"between-critical at step 5: body.weight.*; wait \(1 more"
+    ):
+        trainer_for("32-true", *callbacks).fit(module)
+    assert len(module.real) == (7 if order == "before" else 6)
+    assert len(health.findings) == 2
+    assert not module.trainer.optimizers[0]._optimizer_step_post_hooks
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+def test_raise_raises_for_what_is_found_at_the_very_end() -> None:
+    health = OptimizerHealthMonitor([_between(15, 99, severity="critical")], on_critical="raise", strict=True)
+    dynamics = OptimizerDynamicsMonitor(1, strict=True)
+    with pytest.raises(CriticalFindingError, match="at step 15"):
+        trainer_for("32-true", health, dynamics).fit(_module())
+
+
+@pytest.mark.parametrize("due", [2, 4])
+def test_several_processes_decide_together_and_only_at_readings(
+    due: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a process without tables, which is told by the others."""
+    asked: list[tuple[int, bool]] = []
+
+    def decide(trainer: Trainer, wanted: bool) -> bool:
+        asked.append((trainer.fit_loop.epoch_loop._batches_that_stepped, wanted))
+        return len(asked) == 3
+
+    monkeypatch.setattr("lightning_adapt.callbacks._trainer.any_rank", decide)
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    health = OptimizerHealthMonitor([_between(99, 99)], on_critical="raise", every_n_steps=due, strict=True)
+    with pytest.raises(CriticalFindingError, match="a critical finding on the first process"):
+        trainer_for("32-true", health).fit(_module())
+    assert asked == [(due - 1, False), (2 * due - 1, False), (3 * due - 1, False)]
+
+
+# --- the black box ---
+
+
+def _dumps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("health_dumps/*"))
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("logger", [_board, partial(CSVLogger, name="", version="")])
+def test_a_critical_finding_leaves_the_last_tables(logger: Any, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "run"
+    rules = [_between(9, 99, severity="critical"), _between(2, 4)]
+    health = OptimizerHealthMonitor(rules, keep=4, every_n_steps=1, strict=True)
+    dynamics = OptimizerDynamicsMonitor(1, history=None, strict=True)
+    trainer_for("32-true", dynamics, health, logger=logger(tmp_path)).fit(_module())
+    (dump,) = _dumps(tmp_path)
+    assert dump.name == "step_000009_between-critical"
+    history = la.read_dynamics(dump)
+    assert history.steps == (6, 7, 8, 9)
+    for table in history:
+        full = dynamics.history[table.step]
+        assert table["body.weight", "update_rms"] == pytest.approx(full["body.weight", "update_rms"])
+        assert (table.histograms == full.histograms).all()
+    assert [(f["rule"], f["ended_at"]) for f in la.read_findings(dump)] == [
+        ("between-warning", 5),
+        ("between-warning", 5),
+        ("between-critical", None),
+        ("between-critical", None),
+    ]
+    about = json.loads((dump / "findings.json").read_text())
+    assert about["reason"] == "between-critical"
+    assert [step for step, _ in about["losses"]] == list(range(10))
+    if logger is _board:  # the run is read as if there were no dump
+        assert len(la.read_dynamics(tmp_path)) == len(la.read_dynamics(tmp_path.parent)) == 16
+
+
+class Blinking(Observed):
+    """Its loss is inf in some batches; the gradients are as ever."""
+
+    bad: frozenset[int] = frozenset()
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        loss = self.loss(batch, index)
+        return loss + (torch.inf if index in self.bad else 0.0)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize(
+    ("precision", "bad", "found"),
+    [
+        ("32-true", {3, 4, 9}, [3, 9]),
+        ("bf16-mixed", {3, 4, 9}, [3, 9]),
+        ("16-mixed", {3, 4, 9}, []),
+        ("16-mixed", {3, 7, 8, 9, 10}, [9]),
+    ],
+)
+def test_a_loss_that_is_not_finite_leaves_the_last_tables(
+    precision: str, bad: set[int], found: list[int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = Blinking(ADAMW)
+    module.bad = frozenset(bad)
+    health = OptimizerHealthMonitor([_between(99, 99)], every_n_steps=1, strict=True)
+    trainer_for(precision, health, logger=_board(tmp_path)).fit(module)
+    names = [f"step_{step:06d}_loss-is-not-finite" for step in found]
+    assert [dump.name for dump in _dumps(tmp_path)] == names
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+def test_a_loss_between_two_readings_is_not_missed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Blinking(ADAMW)
+    module.bad = frozenset({5, 6})
+    health = OptimizerHealthMonitor(
+        [_between(99, 99)], every_n_steps=4, folder=tmp_path / "mine", strict=True
+    )
+    trainer_for("32-true", health).fit(module)
+    (dump,) = (tmp_path / "mine").iterdir()
+    assert dump.name == "step_000005_loss-is-not-finite"
+    losses = json.loads((dump / "findings.json").read_text())["losses"]
+    assert [step for step, loss in losses if loss == "inf"] == [5, 6]
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+def test_one_dump_for_a_loss_and_a_finding_that_say_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Blinking(ADAMW)
+    module.bad = frozenset({5})
+    health = OptimizerHealthMonitor([_between(5, 9, severity="critical")], every_n_steps=1, strict=True)
+    trainer_for("32-true", health, logger=_board(tmp_path)).fit(module)
+    assert [dump.name for dump in _dumps(tmp_path)] == ["step_000005_between-critical"]
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("most", [0, 2])
+def test_dumps_are_bounded(most: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Blinking(ADAMW)
+    module.bad = frozenset(range(0, 16, 3))
+    health = OptimizerHealthMonitor([_between(99, 99)], dumps=most, every_n_steps=1, strict=True)
+    trainer_for("32-true", health, logger=_board(tmp_path)).fit(module)
+    assert len(_dumps(tmp_path)) == most
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+def test_without_a_log_folder_it_says_that_nothing_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    health = OptimizerHealthMonitor([_between(9, 99, severity="critical")], every_n_steps=1, strict=True)
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
+        trainer_for("32-true", health).fit(_module())
+    said = "OptimizerHealthMonitor: no log folder, the last tables are not written; pass `folder`"
+    assert caplog.messages.count(said) == 1
+
+
+# --- how it ends ---
+
+
+class Breaks(Callback):
+    """Raises when a batch is over, before anybody else looks at it."""
+
+    def __init__(self, error: type[BaseException], at: int) -> None:
+        self.error, self.at = error, at
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == self.at:
+            raise self.error("user's")
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_an_exception_loses_nothing(
+    error: type[BaseException], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    health = OptimizerHealthMonitor([_between(6, 99, severity="critical")], every_n_steps=1, strict=True)
+    trainer = trainer_for("32-true", Breaks(error, 6), health, logger=_board(tmp_path))
+    with pytest.raises((error, SystemExit)):
+        trainer.fit(_module())
+    assert [finding.first_step for finding in health.findings] == [6, 6]
+    assert len(_dumps(tmp_path)) == 1
+    trainer.loggers[0].experiment.flush()  # type: ignore[attr-defined]
+    assert len(la.read_findings(tmp_path)) == 2
+    assert "health: 2 critical" in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+@pytest.mark.parametrize("order", ["alone", "before", "after"])
+@pytest.mark.parametrize("at", [4, 9])
+def test_a_resumed_run_goes_on(at: int, order: str, tmp_path: Path) -> None:
+    class Saves(Callback):
+        def on_train_batch_end(
+            self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == at:
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    rules = [_between(3, 11, patience=4), _between(0, 99, severity="critical")]
+    callbacks, whole = _monitors(order, 1, rules)
+    trainer_for("32-true", *callbacks, Saves(), logger=_board(tmp_path / "a")).fit(_module())
+    saved = torch.load(tmp_path / "middle.ckpt", weights_only=True)["callbacks"]["OptimizerHealthMonitor"]
+    assert saved["dumps"] == 1
+    callbacks, rest = _monitors(order, 1, rules)
+    resumed = trainer_for("32-true", *callbacks, logger=_board(tmp_path / "b"))
+    resumed.fit(_module(), ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
+    assert _told(rest.findings) == _told(whole.findings)
+    assert ("between-warning", "body.weight", 6, 11, 12) in _told(rest.findings)
+    latest = (rest._source or rest._own).latest
+    assert latest is not None
+    assert latest.real_steps == 16
+    assert not _dumps(tmp_path / "b")  # the critical finding began before
+    assert rest.state_dict()["dumps"] == 1
+
+
+def test_a_state_that_cannot_be_read_is_told_and_not_more() -> None:
+    health = OptimizerHealthMonitor()
+    with pytest.warns(RuntimeWarning, match="could not be read from the checkpoint, KeyError.*begins anew"):
+        health.load_state_dict({"judge": {"nothing": 1}})
+    with pytest.raises(KeyError):
+        OptimizerHealthMonitor(strict=True).load_state_dict({"judge": {"nothing": 1}})
+
+
+@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
+def test_another_trainer_is_another_run_and_copies_keep_what_was_found() -> None:
+    health = OptimizerHealthMonitor([_between(3, 6)], every_n_steps=1, strict=True)
+    trainer_for("32-true", health).fit(_module())
+    assert _told(copy.deepcopy(health).findings) == BETWEEN
+    trainer_for("32-true", health).fit(_module())
+    assert _told(health.findings) == BETWEEN
+    default = OptimizerHealthMonitor(every_n_steps=1, strict=True)
+    trainer_for("32-true", default).fit(_module())
+    assert pickle.loads(pickle.dumps(default)).findings == default.findings
+
+
+# --- faults ---
+
+
+def test_a_fault_in_a_rule_disables_that_rule() -> None:
+    def fail(*_: Any) -> Verdict:
+        raise ZeroDivisionError("planted")
+
+    broken = Rule("broken", "It fails.", fail, "never", "never", "a test")
+    rules = [broken, _between(3, 6, severity="info")]
+    health = OptimizerHealthMonitor(rules, every_n_steps=1, strict=True)
+    with pytest.warns(RuntimeWarning, match="rule 'broken' is switched off") as caught:
+        trainer_for("32-true", health).fit(_module())
+    assert len([w for w in caught if "broken" in str(w.message)]) == 1
+    assert len(health.findings) == 2
+
+
+@pytest.mark.parametrize("method", ["__init__", "batch_end", "before_backward", "_judge_one", "finish"])
+def test_a_fault_ends_the_monitor_and_not_the_training(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(HealthSession, method, fail)
+    module, dynamics = _module(), OptimizerDynamicsMonitor(1, history=None, strict=True)
+    with pytest.warns(RuntimeWarning, match=r"OptimizerHealthMonitor switched itself off.*planted"):
+        trainer_for("32-true", OptimizerHealthMonitor(), dynamics).fit(module)
+    assert len(module.real) == len(dynamics.history) == 16
+    assert not dynamics.listeners
+    assert not module.trainer.optimizers[0]._optimizer_step_post_hooks
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        trainer_for("32-true", OptimizerHealthMonitor(every_n_steps=1, strict=True)).fit(_module())
+
+
+def test_bad_arguments_are_told() -> None:
+    with pytest.raises(ValueError, match="`on_critical` must be one of stop, raise, warn, got 'stopp'"):
+        OptimizerHealthMonitor(on_critical="stopp")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`keep` must be a whole number of at least 1, got 0"):
+        OptimizerHealthMonitor(keep=0)
+    with pytest.raises(ValueError, match="`dumps` must be a whole number of at least 0, got -1"):
+        OptimizerHealthMonitor(dumps=-1)
+    with pytest.raises(ValueError, match="`every_n_steps` must be"):
+        OptimizerHealthMonitor(every_n_steps=0)
+    with pytest.raises(ValueError, match="epsilon-flor"):
+        OptimizerHealthMonitor({"epsilon-flor": False})
+
+
+YAML = """
+trainer:
+  accelerator: cpu
+  max_steps: 4
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: lightning_adapt.callbacks.OptimizerHealthMonitor
+      init_args:
+        every_n_steps: 1
+        on_critical: stop
+        rules:
+          epsilon-floor: {threshold: 0.25, patience: 2}
+          spike-warning: false
+"""
+
+
+class FromYaml(Observed):
+    def __init__(self) -> None:
+        super().__init__(ADAMW)
+
+
+def test_from_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.yaml").write_text(YAML)
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    monkeypatch.setattr("sys.argv", ["main.py", "fit", "--config", str(tmp_path / "run.yaml")])
+    cli = LightningCLI(
+        FromYaml, save_config_callback=None, auto_configure_optimizers=False, seed_everything_default=1
+    )
+    (health,) = [c for c in cli.trainer.callbacks if isinstance(c, OptimizerHealthMonitor)]  # type: ignore[attr-defined]
+    rules = {rule.name: rule for rule in health._judge.rules}
+    assert "spike-warning" not in rules
+    assert rules["epsilon-floor"].thresholds["threshold"] == 0.25
+    assert rules["epsilon-floor"].patience == 2
