@@ -8,10 +8,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from lightning_adapt.views.checksums import masked_crc32c
+
 
 _HEAD, _FOOT = struct.calcsize("<QI"), struct.calcsize("<I")
+OVERHEAD = _HEAD + _FOOT
+"""Bytes that a record takes beside its data."""
 
 
 class Unreadable(ValueError):
@@ -32,8 +36,22 @@ def records(path: Path) -> Iterator[bytes]:
     """
     with path.open("rb") as file:
         while head := file.read(_HEAD):
-            length = int.from_bytes(_checked(head, _HEAD - _FOOT), "little")
-            yield _checked(file.read(length + _FOOT), length)
+            yield _data(file, head)
+
+
+def record_at(file: BinaryIO, offset: int) -> bytes:
+    """The data of the record that begins at ``offset``.
+
+    Raises:
+        Unreadable: If there is none, or it is damaged.
+    """
+    file.seek(offset)
+    return _data(file, file.read(_HEAD))
+
+
+def _data(file: BinaryIO, head: bytes) -> bytes:
+    length = int.from_bytes(_checked(head, _HEAD - _FOOT), "little")
+    return _checked(file.read(length + _FOOT), length)
 
 
 def _checked(content: bytes, size: int) -> bytes:
