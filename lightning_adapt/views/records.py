@@ -36,22 +36,15 @@ def records(path: Path) -> Iterator[bytes]:
     """
     with path.open("rb") as file:
         while head := file.read(_HEAD):
-            yield _data(file, head)
+            length = int.from_bytes(_checked(head, _HEAD - _FOOT), "little")
+            yield _checked(file.read(length + _FOOT), length)
 
 
 def record_at(file: BinaryIO, offset: int) -> bytes:
-    """The data of the record that begins at ``offset``.
-
-    Raises:
-        Unreadable: If there is none, or it is damaged.
-    """
+    """The data of the record that begins at ``offset``, where `records` has found and checked one."""
     file.seek(offset)
-    return _data(file, file.read(_HEAD))
-
-
-def _data(file: BinaryIO, head: bytes) -> bytes:
-    length = int.from_bytes(_checked(head, _HEAD - _FOOT), "little")
-    return _checked(file.read(length + _FOOT), length)
+    length = int.from_bytes(file.read(_HEAD)[: _HEAD - _FOOT], "little")
+    return file.read(length)
 
 
 def _checked(content: bytes, size: int) -> bytes:
