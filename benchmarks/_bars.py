@@ -51,7 +51,9 @@ BARS: dict[str, Bar] = {
     "cuda_tensors": Bar("GPU", "cost per tensor from 10 to 10,000 tensors, greatest ÷ least", 1.3),
     "tab_first": Bar("TensorBoard", "seconds to the first picture, 1,000 parameters × 2,000 steps", 3),
     "tab_switch": Bar("TensorBoard", "seconds to another statistic, 1,000 parameters × 2,000 steps", 0.5),
-    "tab_memory": Bar("TensorBoard", "MB of TensorBoard and its data server at peak, the same", 500),
+    "tab_memory": Bar(
+        "TensorBoard", "MB of TensorBoard's process at peak, its data server aside, the same", 500
+    ),
     "tab_start": Bar("TensorBoard", "seconds that the plugin adds to its start", 0.2),
 }
 

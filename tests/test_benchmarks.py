@@ -78,7 +78,9 @@ def test_tab(tmp_path: Path) -> None:
     start = result["tables"][1]["rows"][0]
     assert 0 < start["least"] <= start["median"]
     if not result["notes"]:
-        assert all(result["tables"][0]["rows"][0][each] > 0 for each in ("first s", "switch s", "TensorBoard MB"))
+        assert all(
+            result["tables"][0]["rows"][0][each] > 0 for each in ("first s", "switch s", "TensorBoard MB")
+        )
 
 
 @pytest.mark.slow

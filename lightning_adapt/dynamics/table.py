@@ -57,8 +57,8 @@ class DynamicsTable:
         optimizer: Class name of the optimizer, with ``-1``, ``-2``, … when a run has several.
         learning_rates: Learning rate of each parameter group as the step used it.
         hyperparameters: The other numbers of each parameter group as the step used them, such as ``eps``,
-            ``beta2`` and ``weight_decay``; flags, such as ``decoupled_weight_decay`` and ``fused``, are 1 or 0.
-            Empty in tables from event files that do not have them.
+            ``beta2`` and ``weight_decay``; flags, such as ``decoupled_weight_decay`` and ``fused``, are 1 or
+            0. Empty in tables from event files that do not have them.
         loss_scale: Scale of the gradient scaler for this step, ``None`` without one.
         skipped: Whether the gradient scaler found inf, so that the optimizer did not step.
         real_steps: Steps the optimizer really took so far, as counted by the observer.

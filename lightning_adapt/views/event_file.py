@@ -6,8 +6,8 @@
 - ``<tag>/histograms/<block>``: the counts of 128 rows, packed.
 
 ``<tag>`` is ``optimizer_dynamics/<optimizer>/<version>``: of the row set, because TensorBoard keeps only the
-first metadata of a tag. Columns have tags of their own because TensorBoard can only read all steps of a tag at
-once: a viewer of one statistic then reads a thirtieth of the table.
+first metadata of a tag. Columns have tags of their own because TensorBoard can only read all steps of a tag
+at once: a viewer of one statistic then reads a thirtieth of the table.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class Description:
             about = json.loads(content)
             if about["format"] != FORMAT:
                 raise ValueError(
-                    f"tables of format {about['format']!r} were written by another version of lightning-adapt, "
-                    f"this one reads format {FORMAT}; train again, or use the version that wrote them"
+                    f"tables of format {about['format']!r} were written by another version of "
+                    f"lightning-adapt, this one reads format {FORMAT}; train again, or use that version"
                 )
             rows = (RowInfo(name, group, tuple(shape), *rest) for name, group, shape, *rest in about["rows"])
             return cls(

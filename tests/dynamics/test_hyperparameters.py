@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from helpers.cases import Case, all_optimizers
+
 from lightning_adapt.dynamics import DynamicsProbe
 from lightning_adapt.dynamics.hyperparameters import read_hyperparameters
 
@@ -39,7 +39,7 @@ def test_every_optimizer_tells_how_it_is_set_up(case: Case) -> None:
 
 @all_optimizers
 def test_decoupled_decay_is_what_the_step_does(case: Case) -> None:
-    """Decoupled decay shrinks a parameter without a gradient by lr · wd; as L2 it goes through the moments."""
+    """Decoupled decay shrinks a parameter without a gradient by lr · wd; as L2 it goes into the moments."""
     if not case.options.get("weight_decay"):
         pytest.skip("no weight decay")
     parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float64))

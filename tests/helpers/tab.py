@@ -84,7 +84,8 @@ class Tab:
         """Click into a chart, at a step and a line of a heat map, or half way up."""
         code = """(e, [x, row]) => {
             const {xaxis, yaxis} = e._fullLayout;
-            return [xaxis._offset + xaxis.d2p(x), yaxis._offset + (row === null ? yaxis._length / 2 : yaxis.d2p(row))]; }"""
+            const up = row === null ? yaxis._length / 2 : yaxis.d2p(row);
+            return [xaxis._offset + xaxis.d2p(x), yaxis._offset + up]; }"""
         left, top = self.frame.eval_on_selector(selector, code, [x, row])
         self.frame.hover(selector, position={"x": left, "y": top})
         return self.click(selector, position={"x": left, "y": top}, **options)

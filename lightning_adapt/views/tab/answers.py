@@ -62,7 +62,10 @@ def parameter(series: Series, row: int) -> bytes:
     """All statistics of one row, and its histograms trimmed to the bins that are ever occupied."""
     counts = series.histograms(row)
     bins: dict[str, Mapping[str, Any]] = {}
-    arrays = {"steps": np.array(series.steps, dtype=np.float64), "values": series.of_row(row)}
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "steps": np.array(series.steps, dtype=np.float64),
+        "values": series.of_row(row),
+    }
     for kind, each in enumerate(HISTOGRAMS):
         occupied = np.flatnonzero(counts[:, kind, 1:-1].any(axis=0))
         first, stop = (int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else (0, 0)

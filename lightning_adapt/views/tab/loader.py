@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorboard.plugins import base_plugin
-
-if TYPE_CHECKING:
-    from lightning_adapt.views.tab.plugin import DynamicsPlugin
 
 PLUGIN_NAME = "lightning_adapt"
 KEPT_STEPS = 1000
@@ -22,7 +19,7 @@ class DynamicsLoader(base_plugin.TBLoader):  # type: ignore[misc]
         if isinstance(samples, dict):
             samples.setdefault(PLUGIN_NAME, KEPT_STEPS)
 
-    def load(self, context: base_plugin.TBContext) -> DynamicsPlugin:
+    def load(self, context: base_plugin.TBContext) -> Any:
         """The plugin; TensorBoard logs a fault and goes on without the tab."""
         from lightning_adapt.views.tab.plugin import DynamicsPlugin
 

@@ -63,7 +63,7 @@ class DynamicsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         name = request.path.rpartition("/static/")[2]
         if name not in static_files.names():
             raise NotFound(unknown_name("file", name, static_files.names()))
-        return http_util.Respond(
+        return _respond(
             request,
             static_files.compressed(name),
             static_files.content_type(name),
@@ -74,15 +74,15 @@ class DynamicsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _catalogue(self, request: wrappers.Request) -> wrappers.Response:
         from lightning_adapt.views.tab.catalogue import catalogue
 
-        return http_util.Respond(request, json.dumps(catalogue()), _JSON)
+        return _respond(request, json.dumps(catalogue()), _JSON)
 
     def _runs(self, request: wrappers.Request) -> wrappers.Response:
-        return http_util.Respond(request, json.dumps(self._logs(request).runs()), _JSON)
+        return _respond(request, json.dumps(self._logs(request).runs()), _JSON)
 
     def _rows(self, request: wrappers.Request) -> wrappers.Response:
         from lightning_adapt.views.tab import answers
 
-        return http_util.Respond(request, answers.rows(self._series(request)), _JSON)
+        return _respond(request, answers.rows(self._series(request)), _JSON)
 
     def _steps(self, request: wrappers.Request) -> wrappers.Response:
         from lightning_adapt.views.tab import answers
@@ -119,11 +119,11 @@ class DynamicsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _findings(self, request: wrappers.Request) -> wrappers.Response:
         run, optimizer = _argument(request, "run"), _argument(request, "optimizer")
         found = self._logs(request).findings(run, optimizer)
-        return http_util.Respond(request, json.dumps({"findings": found}), _JSON)
+        return _respond(request, json.dumps({"findings": found}), _JSON)
 
     def _scalars(self, request: wrappers.Request) -> wrappers.Response:
         tags = self._logs(request).scalar_tags(_argument(request, "run"))
-        return http_util.Respond(request, json.dumps({"tags": tags}), _JSON)
+        return _respond(request, json.dumps({"tags": tags}), _JSON)
 
     def _scalar(self, request: wrappers.Request) -> wrappers.Response:
         from lightning_adapt.views.tab import wire
@@ -160,6 +160,11 @@ def _guarded(answer: Answer) -> Any:
     return wrappers.Request.application(guarded)
 
 
+def _respond(request: wrappers.Request, *content: Any, **more: Any) -> wrappers.Response:
+    response: wrappers.Response = http_util.Respond(request, *content, **more)
+    return response
+
+
 def _fault(request: wrappers.Request, error: Exception) -> wrappers.Response:
     _logger.exception("the tab of lightning-adapt could not answer %s", request.path)
     sentence = f"The tab could not read this: {type(error).__name__}: {error}; TensorBoard's log says more."
@@ -168,11 +173,11 @@ def _fault(request: wrappers.Request, error: Exception) -> wrappers.Response:
 
 def _sentence(request: wrappers.Request, sentence: str, code: int) -> wrappers.Response:
     clean = sentence.encode("utf-8", "backslashreplace").decode()
-    return http_util.Respond(request, clean, "text/plain", code=code)
+    return _respond(request, clean, "text/plain", code=code)
 
 
 def _binary(request: wrappers.Request, body: bytes) -> wrappers.Response:
-    return http_util.Respond(request, body, "application/octet-stream")
+    return _respond(request, body, "application/octet-stream")
 
 
 def _argument(request: wrappers.Request, name: str) -> str:

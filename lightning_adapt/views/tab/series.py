@@ -21,7 +21,7 @@ from lightning_adapt.views.packed_counts import BLOCK, Counts, unpack, unpack_ro
 
 Key = tuple[str, int]
 
-_AT_ONCE = 64 << 20
+_AT_ONCE = 32 << 20
 """Bytes that are read in one go. A reading has a price of its own, some 40 ms; a large one takes memory."""
 
 
@@ -47,9 +47,7 @@ class Series:
         read: The data of each of several tags; a tag that does not exist is left out.
     """
 
-    def __init__(
-        self, versions: Mapping[str, Description], read: Read
-    ) -> None:
+    def __init__(self, versions: Mapping[str, Description], read: Read) -> None:
         self._read = read
         self._versions = dict(versions)
         found = read([f"{tag}/{HEADER}" for tag in versions])
@@ -74,7 +72,7 @@ class Series:
             newest = list(zip(_keys(about.rows), about.rows, about.sizes(), strict=True))
             for key, row, size in newest:
                 at = self._index.setdefault(key, len(rows))
-                rows[at:at + 1], sizes[at:at + 1] = [row], [size]  # the newest description of a row stays
+                rows[at : at + 1], sizes[at : at + 1] = [row], [size]  # the newest description of a row stays
             self._places[tag] = np.array([self._index[key] for key, _, _ in newest], dtype=np.int64)
         self.rows, self.sizes = tuple(rows), tuple(sizes)
 

@@ -59,7 +59,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", params=["true", "false"], ids=["rust", "python"])
-def address(request: pytest.FixtureRequest, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    request: pytest.FixtureRequest, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """TensorBoard on `logs`, with the loader in Rust and the one in Python."""
     with board(logs, tmp_path_factory.mktemp("board"), f"--load_fast={request.param}") as url:
         yield url

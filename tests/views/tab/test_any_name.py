@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,40 +22,16 @@ from lightning_adapt.views.tab import answers, static_files
 from lightning_adapt.views.tab.catalogue import catalogue
 
 pytestmark = pytest.mark.browser
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 PAGE = "http://tab.test/"
 # What TensorBoard sends with the frame.
-POLICY = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' data: 'unsafe-inline'; script-src 'self' 'unsafe-eval'"
-START = """
-import { App } from "./static/app.js";
-import { visible } from "./static/format.js";
-import { unpack } from "./static/wire.js";
-const body = (text) => unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-window.show = async (text, view, name) => {
-  const data = JSON.parse(text);
-  const source = {
-    live: false,
-    catalogue: async () => data.catalogue, runs: async () => data.runs, rows: async () => data.rows,
-    steps: async () => body(data.steps), column: async () => body(data.column), step: async () => body(data.step),
-    parameter: async () => body(data.parameter), scalars: async () => ({ tags: [] }),
-    findings: async () => ({ findings: [] }),
-  };
-  window.app?.view?.destroy();
-  document.body.replaceChildren();
-  // Without telling the pages before this one.
-  history.replaceState(null, "", `#p.lightning_adapt.view=${view}&p.lightning_adapt.sort=worst`);
-  window.app = new App(source, document.body);
-  await window.app.start();
-  const texts = (selector) => Array.from(document.querySelectorAll(selector), (e) => e.textContent);
-  return {
-    messages: texts(".messages p"),
-    shown: { overview: texts(".label .name"), compare: texts(".label .name"), step: texts(".figures tbody th"), parameter: texts("h2") }[view],
-    expected: data.rows.rows.map((row) => visible(row.name)),
-    foreign: document.querySelectorAll("main script, main img, main iframe, main a, main style").length,
-    pwned: typeof window.pwned,
-  };
-};
-window.ready = true;
-"""
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' data: 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-eval'"
+)
+START = Path(__file__).resolve().parents[2] / "helpers" / "any_name.js"
+HTML = """<!doctype html><title>tab</title>
+<script src="plotly.min.js"></script><script type="module" src="start.js"></script>"""
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +39,13 @@ def page(browser: Any) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
-    html = '<!doctype html><title>tab</title><script src="plotly.min.js"></script><script type="module" src="start.js"></script>'
 
     def serve(route: Any) -> None:
         name = route.request.url.removeprefix(PAGE).partition("#")[0].removeprefix("static/")
         if name == "":
-            route.fulfill(body=html, content_type="text/html", headers={"Content-Security-Policy": POLICY})
+            route.fulfill(body=HTML, content_type="text/html", headers={"Content-Security-Policy": POLICY})
         elif name == "start.js":
-            route.fulfill(body=START, content_type="text/javascript")
+            route.fulfill(path=START, content_type="text/javascript")
         elif name == static_files.PLOTLY:
             route.fulfill(path=static_files.plotly_js(), content_type="text/javascript")
         elif name not in static_files.names():
@@ -93,7 +69,12 @@ def told(series: Any) -> str:
     return json.dumps(
         {
             "catalogue": catalogue(),
-            "runs": {"series": [{"run": "<b>run</b>", "optimizer": "Adam", "rows": 1, "last_step": 2, "changed": 0}], "problems": []},
+            "runs": {
+                "series": [
+                    {"run": "<b>run</b>", "optimizer": "Adam", "rows": 1, "last_step": 2, "changed": 0}
+                ],
+                "problems": [],
+            },
             "rows": json.loads(answers.rows(series)),
             "steps": body(answers.steps(series)),
             "column": body(answers.column(series, catalogue()["first"])),
@@ -103,20 +84,31 @@ def told(series: Any) -> str:
     )
 
 
-markup = st.sampled_from(["<script>window.pwned=1</script>", "<img src=x onerror=window.pwned=1>", "&lt;", "</div>", "%{y}", "<br>"])
-names = st.lists(
-    st.text(st.characters(), min_size=1, max_size=30) | st.lists(markup | st.text(max_size=3), min_size=1, max_size=4).map("".join).filter(bool),
-    min_size=1, max_size=4, unique=True,
-)  # fmt: skip
+markup = st.sampled_from(
+    [
+        "<script>window.pwned=1</script>",
+        "<img src=x onerror=window.pwned=1>",
+        "&lt;",
+        "</div>",
+        "%{y}",
+        "<br>",
+    ]
+)
+pieces = st.lists(markup | st.text(max_size=3), min_size=1, max_size=4).map("".join).filter(bool)
+name = st.text(st.characters(), min_size=1, max_size=30) | pieces
 figures = st.floats(width=32) | st.sampled_from([0.0, np.nan, np.inf, 1e-38])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(names=names, data=st.data(), group=st.text(max_size=9))
+@settings(max_examples=30, deadline=None, suppress_health_check=SLOW)
+@given(names=st.lists(name, min_size=1, max_size=4, unique=True), data=st.data(), group=st.text(max_size=9))
 @example(names=["\ud800", "\udc00a"], data=None, group="\ud800")
 def test_any_name_and_value_is_drawn_and_stays_text(page: Any, names: list[str], data: Any, group: str):
     shape = (2, len(names), len(COLUMNS))
-    values = np.zeros(shape) if data is None else data.draw(npst.arrays(np.float32, shape, elements=figures)).astype(float)
+    values = (
+        np.zeros(shape)
+        if data is None
+        else data.draw(npst.arrays(np.float32, shape, elements=figures)).astype(float)
+    )
     more = {"learning_rates": {group: 0.1}, "hyperparameters": {group: {"eps": 1e-8}}}
     text = told(series_of(*(table(names, step, values=values[step], **more) for step in (0, 1))))
     for view in ("overview", "parameter", "step", "compare"):

@@ -88,7 +88,11 @@ def test_a_click_on_a_line_opens_the_parameter(tab: Tab, adam: DynamicsHistory):
     assert "view=parameter" in tab.state
     assert tab.text("h2") == "head.weight"
     fan = {trace["name"]: trace for trace in tab.chart("[data-chart=fan] .plot")}
-    for label, name in {"p50": "effective_lr_p50", "p05 to p95": "effective_lr_p95", "min": "effective_lr_min"}.items():
+    for label, name in {
+        "p50": "effective_lr_p50",
+        "p05 to p95": "effective_lr_p95",
+        "min": "effective_lr_min",
+    }.items():
         drawn = numbers([fan[label]["y"]])[0]
         np.testing.assert_allclose(drawn, read(adam, name)[:, 2], rtol=1e-6, equal_nan=True)
     shot(tab.page, "parameter")
@@ -98,7 +102,9 @@ def test_histograms_have_the_counts_and_a_log_axis_and_the_floor(tab: Tab, adam:
     tab.open(run="adam", view="parameter", param="head.weight")
     traces = tab.chart("[data-chart=second_moment] .plot")
     heat = next(trace for trace in traces if trace["type"] == "heatmap")
-    counts = np.array([table.histogram("head.weight", "second_moment") for table in adam if not table.skipped])
+    counts = np.array(
+        [table.histogram("head.weight", "second_moment") for table in adam if not table.skipped]
+    )
     shares = counts / counts.sum(axis=1, keepdims=True)
     drawn = np.nan_to_num(10 ** numbers(heat["z"]))
     assert len(heat["y"]) == len(heat["z"]) + 1
@@ -181,11 +187,13 @@ def test_one_step_as_csv(tab: Tab, adam: DynamicsHistory):
     assert [row["parameter"] for row in rows] == list(at_nine.names)
     for row in rows:
         for statistic in COLUMNS:
-            np.testing.assert_equal(np.float32(row[statistic]), np.float32(at_nine[row["parameter"], statistic]))
+            np.testing.assert_equal(
+                np.float32(row[statistic]), np.float32(at_nine[row["parameter"], statistic])
+            )
 
 
 def test_runs_are_compared_by_name_and_step(tab: Tab, adam: DynamicsHistory, logs: Path):
-    tab.open(view="compare", stat="update_rms", **{"with": '[["adagrad","Adagrad"],["adam","Adam"]]'})
+    tab.open(view="compare", stat="update_rms", runs='[["adagrad","Adagrad"],["adam","Adam"]]')
     first, second, apart = tab.chart(GRID)
     other = read(read_dynamics(logs / "adagrad"), "update_rms").T
     mine = read(adam, "update_rms").T
@@ -233,10 +241,12 @@ def test_the_address_holds_the_view(tab: Tab):
     tab.frame.wait_for_selector(".about >> text=Root mean square of the parameter")
 
 
-@pytest.mark.parametrize("state", [{"run": "no such", "stat": "none", "param": "%", "step": "x", "range": "b,a"}])
+@pytest.mark.parametrize(
+    "state", [{"run": "no such", "stat": "none", "param": "%", "step": "x", "range": "b,a"}]
+)
 @pytest.mark.parametrize("view", ["overview", "parameter", "step", "compare", "nothing"])
-def test_an_address_that_makes_no_sense_shows_what_there_is(tab: Tab, view: str, state: dict[str, str]):
-    tab.open(view=view, toggled="{", **{"with": "[1,[2]]"}, **state)
+def test_an_address_that_makes_no_sense_shows_what_there_is(tab: Tab, view: str, state: Any):
+    tab.open(view=view, toggled="{", runs="[1,[2]]", **state)
     assert tab.texts(".messages p") == []
     assert tab.frame.locator(".js-plotly-plot, .figures").count() > 0
 
@@ -268,7 +278,7 @@ def test_names_are_text_whatever_they_hold(tab: Tab):
     tab.frame.wait_for_selector(f"text={len(HOSTILE)} rows copied")
     rows = list(csv.reader(io.StringIO(tab.page.evaluate("navigator.clipboard.readText()"), newline="")))
     assert [row[0] for row in rows[1:]] == HOSTILE
-    tab.open(view="compare", **{"with": '[["hostile","AdamW"],["one","AdamW"]]'})
+    tab.open(view="compare", runs='[["hostile","AdamW"],["one","AdamW"]]')
     assert tab.frame.evaluate("typeof window.pwned") == "undefined"
     assert tab.frame.locator("body img, main script").count() == 0
 
@@ -326,7 +336,11 @@ def test_nothing_is_cut_off_at_1280_pixels(tab: Tab):
 
 @pytest.mark.parametrize(
     ("route", "code", "sentence"),
-    [("runs", 500, "the disk is gone"), ("column", 404, "`statistic` must be"), ("catalogue", 0, "does not answer")],
+    [
+        ("runs", 500, "the disk is gone"),
+        ("column", 404, "`statistic` must be"),
+        ("catalogue", 0, "does not answer"),
+    ],
 )
 def test_a_fault_is_a_message_in_the_tab(tab: Tab, route: str, code: int, sentence: str):
     def answer(request: Any) -> None:
@@ -351,7 +365,11 @@ def test_accessibility(tab: Tab, view: str, theme: str):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     tab.open(f"?darkMode={'true' if theme == 'dark' else 'false'}", view=view, run="adam")
     found = axe.Axe().run(tab.frame).response["violations"]
-    serious = [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found if each["impact"] in ("serious", "critical")]
+    serious = [
+        (each["id"], [node["html"][:200] for node in each["nodes"][:3]])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
     assert serious == []
 
 
@@ -361,7 +379,9 @@ def test_a_running_training_is_followed(tab: Tab, logs: Path, tmp_path: Path):
 
         def grow(*steps: int) -> None:
             for step in steps:
-                writer._get_file_writer().add_summary(to_summary(table(["a", "b"], step), describe=step == 0), step)
+                writer._get_file_writer().add_summary(
+                    to_summary(table(["a", "b"], step), describe=step == 0), step
+                )
             writer.flush()
 
         grow(0, 1, 2)

@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.plugins import base_plugin
@@ -25,8 +26,11 @@ def imported_by(code: str) -> set[str]:
 
 
 START = "from lightning_adapt.views.tab.loader import DynamicsLoader as L"
-LOAD = f"{START}; from tensorboard.plugins.base_plugin import TBContext; L().load(TBContext()).get_plugin_apps()"
-ALL = f"{LOAD}; import lightning_adapt.views.tab.data, lightning_adapt.views.tab.answers; from lightning_adapt.views.tab.static_files import compressed; compressed('plotly.min.js')"
+LOAD = (
+    f"{START}; from tensorboard.plugins.base_plugin import TBContext; L().load(TBContext()).get_plugin_apps()"
+)
+ALL = f"{LOAD}; import lightning_adapt.views.tab.data, lightning_adapt.views.tab.answers"
+ALL += "; from lightning_adapt.views.tab.static_files import compressed; compressed('plotly.min.js')"
 
 
 @pytest.mark.parametrize("code", [START, LOAD, ALL], ids=["import", "load", "first request"])
@@ -44,7 +48,7 @@ def test_the_entry_point_is_the_loader():
     module, _, name = project["entry-points"]["tensorboard_plugins"]["lightning_adapt"].partition(":")
     loader = getattr(importlib.import_module(module), name)
     assert issubclass(loader, base_plugin.TBLoader)
-    plugin = loader().load(base_plugin.TBContext())
+    plugin: Any = loader().load(base_plugin.TBContext())
     assert plugin.plugin_name == PLUGIN_NAME
     assert not plugin.is_active()
     assert plugin.frontend_metadata().tab_name == "Optimizer dynamics"
@@ -54,7 +58,9 @@ def test_the_entry_point_is_the_loader():
     ("given", "kept"),
     [({}, {PLUGIN_NAME: KEPT_STEPS}), ({PLUGIN_NAME: 0, "images": 3}, {PLUGIN_NAME: 0, "images": 3})],
 )
-def test_a_thousand_steps_are_kept_unless_the_user_says_otherwise(given: dict[str, int], kept: dict[str, int]):
+def test_a_thousand_steps_are_kept_unless_the_user_says_otherwise(
+    given: dict[str, int], kept: dict[str, int]
+):
     flags = argparse.Namespace(samples_per_plugin=dict(given))
     DynamicsLoader().fix_flags(flags)
     assert flags.samples_per_plugin.items() >= kept.items()

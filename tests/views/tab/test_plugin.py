@@ -165,7 +165,9 @@ def test_the_catalogue_explains_every_statistic(asked: Asked):
         ("static/..%2fplugin.py", {}, 404, "`file` must be one of"),
     ],
 )
-def test_what_does_not_exist_is_told_in_a_sentence(asked: Asked, route: str, query: Any, code: int, sentence: str):
+def test_what_does_not_exist_is_told_in_a_sentence(
+    asked: Asked, route: str, query: Any, code: int, sentence: str
+):
     answer = asked.get(route, **query)
     assert answer.status_code == code
     assert answer.mimetype == "text/plain"
@@ -217,7 +219,9 @@ def test_no_module_reaches_out(asked: Asked):
 
 def test_a_resumed_run_and_changed_rows_read_like_read_dynamics(tmp_path: Path):
     write(tmp_path / "run", [table(["a", "b"], step) for step in (1, 2, 3)], [1.0, 2.0, 3.0])
-    write(tmp_path / "run", [table(["b", "c"], step, real_steps=70) for step in (2, 3, 4)], [11.0, 12.0, 13.0])
+    write(
+        tmp_path / "run", [table(["b", "c"], step, real_steps=70) for step in (2, 3, 4)], [11.0, 12.0, 13.0]
+    )
     history = read_dynamics(tmp_path / "run")
     asked = Asked(tmp_path)
     names = [row["name"] for row in asked.json("rows", run="run", optimizer="AdamW")["rows"]]
@@ -272,7 +276,10 @@ def test_any_name_and_any_value_arrives_as_it_is(folders: Any, data: Any, names:
     values = data.draw(npst.arrays(np.float32, shape, elements=st.floats(width=32)))
     folder = next(folders)
     group = data.draw(st.text(max_size=9))
-    write(folder, [table(names, 1, values=values.astype(np.float64), optimizer=optimizer, learning_rates={group: 0.1})])
+    write(
+        folder,
+        [table(names, 1, values=values.astype(np.float64), optimizer=optimizer, learning_rates={group: 0.1})],
+    )
     asked = Asked(folder)
     rows = asked.json("rows", run=".", optimizer=optimizer)["rows"]
     assert [row["name"] for row in rows] == names
@@ -280,3 +287,38 @@ def test_any_name_and_any_value_arrives_as_it_is(folders: Any, data: Any, names:
     np.testing.assert_array_equal(found["values"], values.T)
     meta, _ = asked.arrays("steps", run=".", optimizer=optimizer)
     assert f"lr/{group}" in meta["names"]
+
+
+def test_findings_are_the_last_word_on_each_and_worst_first(tmp_path: Path):
+    from tensorboard.compat.proto.summary_pb2 import (  # pyright: ignore[reportAttributeAccessIssue]
+        DATA_CLASS_TENSOR,  # pyright: ignore[reportAttributeAccessIssue]
+        Summary,  # pyright: ignore[reportAttributeAccessIssue]
+        SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
+    )
+    from tensorboard.util.tensor_util import make_tensor_proto
+    from torch.utils.tensorboard import SummaryWriter
+
+    def finding(rule: str, severity: str, ended_at: int | None = None) -> dict[str, Any]:
+        return {
+            "rule": rule, "severity": severity, "parameter": "a", "cause": "", "first_step": 1,
+            "ended_at": ended_at, "sentence": f"<b>{rule}</b>", "remedy": "x",
+        }  # fmt: skip
+
+    write(tmp_path, [table(["a"], 1)])
+    about = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=b"{}"),
+        data_class=DATA_CLASS_TENSOR,
+    )
+    told = [[finding("floor", "info"), finding("spike", "critical")], [finding("floor", "info", ended_at=2)]]
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step, some in enumerate(told, start=1):
+            texts = np.array([json.dumps(each).encode() for each in some], dtype=object)
+            value = Summary.Value(
+                tag="optimizer_health/AdamW", tensor=make_tensor_proto(texts), metadata=about
+            )
+            writer._get_file_writer().add_summary(Summary(value=[value]), step)
+    asked = Asked(tmp_path)
+    found = asked.json("findings", run=".", optimizer="AdamW")["findings"]
+    assert [(each["rule"], each["ended_at"]) for each in found] == [("spike", None), ("floor", 2)]
+    assert asked.json("findings", run=".", optimizer="SGD") == {"findings": []}
+    assert len(asked.json("runs")["series"]) == 1

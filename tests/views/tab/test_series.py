@@ -50,7 +50,11 @@ def test_row_sets_that_differ_are_matched_by_name():
     series = series_of(one, two, three)
     assert [row.name for row in series.rows] == ["a", "b", "c"]
     column, nan = series.column("grad_rms"), np.nan
-    expected = [[*one["grad_rms"], nan], [two["a", "grad_rms"], two["b", "grad_rms"], two["c", "grad_rms"]], [nan, nan, three["c", "grad_rms"]]]
+    expected = [
+        [*one["grad_rms"], nan],
+        [two["a", "grad_rms"], two["b", "grad_rms"], two["c", "grad_rms"]],
+        [nan, nan, three["c", "grad_rms"]],
+    ]
     np.testing.assert_array_equal(column, f32(expected))
     assert series.histograms(2)[0].sum() == 0
     np.testing.assert_array_equal(series.histograms(0)[1], two.histograms[2])  # type: ignore[index]

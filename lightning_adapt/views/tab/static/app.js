@@ -14,7 +14,7 @@ const VIEWS = { overview: Overview, parameter: ParameterView, step: StepView, co
 const TITLES = { overview: "Overview", parameter: "One parameter", step: "One step", compare: "Compare runs" };
 const EMPTY = {
   view: "overview", run: "", optimizer: "", stat: "", scale: "", sort: "model", search: "", param: "", step: "",
-  range: "", toggled: "", module: "largest", fit: "", loss: "", by: "", with: "",
+  range: "", toggled: "", module: "largest", fit: "", loss: "", by: "", runs: "",
 };
 const EVERY_MS = 5000;
 
@@ -167,7 +167,7 @@ export class App {
   }
 
   compared() {
-    const wanted = this.list("with").map(String);
+    const wanted = this.list("runs").map(String);
     const found = wanted.map((text) => this.listed.find((key) => String([key.run, key.optimizer]) === text)).filter(Boolean);
     if (found.length) return found.slice(0, 4);
     const first = this.key();

@@ -12,9 +12,15 @@ export function axis(more = {}) {
   };
 }
 
-/** An axis of magnitudes: logarithmic, ticks as powers of ten. */
-export function logAxis(more = {}) {
-  return axis({ type: "log", exponentformat: "power", dtick: undefined, nticks: 7, ...more });
+/** A logarithmic axis for `traces`: ticks at powers of ten, where there are several. */
+export function logAxis(traces) {
+  let [low, high] = [Infinity, 0];
+  for (const value of traces.flatMap((trace) => trace.y)) {
+    if (value > 0) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  }
+  const decades = Math.log10(high / low);
+  const dtick = decades > 1.5 ? Math.ceil(decades / 7) : undefined;
+  return axis({ type: "log", exponentformat: "power", dtick });
 }
 
 /** The layout that all charts share. */

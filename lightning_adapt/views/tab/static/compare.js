@@ -48,7 +48,7 @@ export class Compare {
     const axes = keys.length > 1
       ? { coloraxis: { ...value.axis, colorbar: { ...value.axis.colorbar, len: 0.48, y: 1, yanchor: "top" } }, coloraxis2: bar }
       : { coloraxis: value.axis };
-    await this.grid.show({ lines, panels, axes, range: span(app.state.range, this.#steps()), step: null, fit: app.state.fit === "1" });
+    await this.grid.show({ lines, panels, axes, range: span(app.state.range, this.#steps()), step: null, fit: app.state.fit === "1", note: (line) => line.said });
   }
 
   destroy() {
@@ -111,7 +111,7 @@ export class Compare {
       const missing = this.all.filter((_, at) => !this.places[at].has(line.label));
       const apart = largest[line.row];
       line.title = line.label;
-      line.note = missing.length ? `not in ${missing.length} of ${this.all.length}` : Number.isFinite(apart) ? this.#apart(apart, statistic) : "";
+      line.said = missing.length ? `not in ${missing.length} of ${this.all.length}` : Number.isFinite(apart) ? this.#apart(apart, statistic) : "";
     }
     return lines;
   }
@@ -128,7 +128,7 @@ export class Compare {
       const text = app.keyText(key);
       const change = () => {
         const next = chosen.has(text) ? keys.filter((each) => app.keyText(each) !== text) : [...keys, key];
-        if (next.length) app.set({ with: JSON.stringify(next.map((each) => [each.run, each.optimizer])) });
+        if (next.length) app.set({ runs: JSON.stringify(next.map((each) => [each.run, each.optimizer])) });
       };
       const box = h("input", { type: "checkbox", checked: chosen.has(text), disabled: !chosen.has(text) && keys.length >= MOST, onchange: change });
       return h("label", { class: "run" }, box, h("span", { class: "name", title: clipped(key.run, 2000) }, visible(app.label(key))));

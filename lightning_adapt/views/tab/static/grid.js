@@ -28,9 +28,9 @@ export class Grid {
     this.observer.observe(this.element);
   }
 
-  /** Show `lines`; each panel is {title, steps, z(line) → figures by step, axis: name, note(line)}. */
-  show({ lines, panels, axes, range, step, fit }) {
-    Object.assign(this, { panels, axes, range, step });
+  /** Show `lines`, each with `note(line)`; a panel is {title, steps, z(line) → colours by step, axis: its coloraxis}. */
+  show({ lines, panels, axes, range, step, fit, note }) {
+    Object.assign(this, { panels, axes, range, step, note });
     this.head = panels.some((panel) => panel.title) ? HEAD : 0;
     const room = this.#room();
     this.fitting = fit && lines.length * LINE > room;
@@ -124,7 +124,7 @@ export class Grid {
         onclick: () => this.#open(at),
       },
       h("span", { class: "name" }, text, more),
-      h("span", { class: "note" }, line.note ?? ""),
+      h("span", { class: "note" }, this.note(line)),
     );
   }
 

@@ -51,7 +51,7 @@ export class Overview {
     this.grid.element.hidden = lines.length === 0;
     if (!lines.length) return;
     const panel = { steps: column.steps, z: (line) => this.#of(line).map(this.scale.z), axis: "coloraxis" };
-    await this.grid.show({ lines, panels: [panel], axes: { coloraxis: this.scale.axis }, range, step, fit: state.fit === "1" });
+    await this.grid.show({ lines, panels: [panel], axes: { coloraxis: this.scale.axis }, range, step, fit: state.fit === "1", note: (line) => this.#note(line) });
   }
 
   destroy() {
@@ -70,12 +70,17 @@ export class Overview {
     } else {
       lines = treeLines(this.tree, this.#open());
     }
-    const at = state.step === "" ? this.column.steps.length - 1 : this.series.at(Number(state.step));
     for (const line of lines) {
-      line.note = short(this.#of(line)[at], this.statistic.unit);
       if (line.row !== undefined) [line.title, line.chosen] = [names[line.row], names[line.row] === state.param];
     }
     return lines;
+  }
+
+  /** The figure at the chosen step, or the last. */
+  #note(line) {
+    const { state } = this.app;
+    const at = state.step === "" ? this.column.steps.length - 1 : this.series.at(Number(state.step));
+    return short(this.#of(line)[at], this.statistic.unit);
   }
 
   /** Figures of a line by step; a module has the largest (or median, smallest) of its parameters. */

@@ -134,7 +134,7 @@ export class ParameterView {
       this.#line("effective_lr_p50", "p50", LINES[1]),
     ];
     const infinite = Array.from(of("effective_lr_max")).filter((value) => value === Infinity).length;
-    return { traces, figure: { yaxis: logAxis() }, note: infinite ? `At ${infinite} steps the largest is inf: eps rounded to 0.` : "" };
+    return { traces, figure: { yaxis: logAxis(traces) }, note: infinite ? `At ${infinite} steps the largest is inf: eps rounded to 0.` : "" };
   }
 
   #line(name, label, color) {
@@ -157,9 +157,8 @@ export class ParameterView {
     }));
     const colorbar = { tickvals: [-4, -3, -2, -1, 0], ticktext: ["0.01 %", "0.1 %", "1 %", "10 %", "100 %"], thickness: 10, outlinewidth: 0 };
     const traces = bins ? [{ type: "heatmap", x: steps, y: edges, z, colorscale: "Viridis", zmin: -4, zmax: 0, colorbar, hovertemplate: "step %{x}, about %{y:.3g}<extra></extra>", name: "share of elements" }] : [];
-    const figure = { yaxis: logAxis(), hovermode: "closest" };
-    if (root) this.#epsilon(traces, figure, series, row, edges);
-    return { traces, figure, note: this.#outside(about, total) };
+    if (root) this.#epsilon(traces, series, row);
+    return { traces, figure: { yaxis: logAxis(traces), hovermode: "closest" }, note: this.#outside(about, total) };
   }
 
   /** Steps of which histograms were kept: not all, in a report. */
@@ -167,7 +166,7 @@ export class ParameterView {
     return this.data.arrays["histograms/steps"]?.data ?? this.data.steps;
   }
 
-  #epsilon(traces, figure, series, row) {
+  #epsilon(traces, series, row) {
     traces.push(this.#line("second_moment_rms", "sqrt(mean(v_hat))", LINES[1]));
     const eps = new Map(series.hypers(row)).get("eps");
     if (!eps) return;
@@ -188,7 +187,8 @@ export class ParameterView {
   #ratio() {
     const { target } = this.app.named("update_ratio");
     const healthy = { type: "line", xref: "paper", x0: 0, x1: 1, y0: target, y1: target, line: { color: colour("good"), width: 1, dash: "dash" } };
-    return { traces: [this.#line("update_ratio", "update_ratio", LINES[0])], figure: { yaxis: logAxis(), shapes: [healthy], showlegend: false } };
+    const traces = [this.#line("update_ratio", "update_ratio", LINES[0])];
+    return { traces, figure: { yaxis: logAxis(traces), shapes: [healthy], showlegend: false } };
   }
 
   #floor() {
