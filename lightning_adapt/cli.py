@@ -282,7 +282,9 @@ def _report(verb: str, about: str, rest: list[str]) -> int:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write (default: report.html, .md or .json; - prints)"
     )
-    parser.add_argument("--format", metavar="NAME", help="html, md or json (default: as FILE ends, else html)")
+    parser.add_argument(
+        "--format", metavar="NAME", help="html, md or json (default: as FILE ends, else html)"
+    )
     given = parser.parse_args(rest)
 
     from lightning_adapt.health.afterwards import judge_run

@@ -51,7 +51,9 @@ def _joined(states: list[int]) -> int:
     low, second, third, high = _over_a_lane()
     state = 0
     for one in states:
-        state = low[state & 255] ^ second[state >> 8 & 255] ^ third[state >> 16 & 255] ^ high[state >> 24] ^ one
+        state = (
+            low[state & 255] ^ second[state >> 8 & 255] ^ third[state >> 16 & 255] ^ high[state >> 24] ^ one
+        )
     return state
 
 

@@ -43,9 +43,7 @@ def encode(values: npt.NDArray[np.float32], mantissa: int = EXACT) -> bytes:
     return zlib.compress(np.ascontiguousarray(planes.T).tobytes(), _LEVEL)
 
 
-def decode(
-    content: bytes, shape: tuple[int, ...], mantissa: int = EXACT
-) -> npt.NDArray[np.float32]:
+def decode(content: bytes, shape: tuple[int, ...], mantissa: int = EXACT) -> npt.NDArray[np.float32]:
     """The inverse of `encode`, as the browser does it."""
     count = int(np.prod(shape))
     planes = np.frombuffer(zlib.decompress(content), dtype=np.uint8).reshape(_planes(mantissa), count)

@@ -12,12 +12,12 @@ from typing import Any
 
 from lightning_adapt.dynamics.statistics import BY_NAME
 from lightning_adapt.views.report.bundle import bundle
-from lightning_adapt.views.report.words import WORST_COLUMNS, Values, cell, facts, judged
+from lightning_adapt.views.report.words import WORST_COLUMNS, Values, cell, clipped, facts, grouped, judged
 from lightning_adapt.views.tab import static_files
 from lightning_adapt.views.terminal import printable
 
 _STATIC = Path(__file__).with_name("static")
-_FIRST_FINDINGS = 10
+_FIRST_FINDINGS, _NAMED, _MOST_FINDINGS = 10, 4, 500
 
 
 def html(summaries: Sequence[Values], bodies: Sequence[bytes]) -> str:
@@ -65,7 +65,8 @@ def html(summaries: Sequence[Values], bodies: Sequence[bytes]) -> str:
 def _policy(scripts: Sequence[str]) -> str:
     """Only our two scripts run, and nothing is loaded from anywhere."""
     hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
     )
     # The chart library styles its elements itself, and draws heat maps as images.
     return (
@@ -96,22 +97,32 @@ def _section(summary: Values) -> str:
 
 
 def _findings(findings: Sequence[Values]) -> str:
-    first, more = findings[:_FIRST_FINDINGS], findings[_FIRST_FINDINGS:]
-    shown = f"<ol>{''.join(map(_finding, first))}</ol>" if first else ""
-    if more:
-        items = "".join(map(_finding, more))
-        start = _FIRST_FINDINGS + 1
-        shown += f'<details><summary>{len(more)} more</summary><ol start="{start}">{items}</ol></details>'
+    groups = grouped(findings)
+    items = "".join(_finding(first, others) for first, others in groups[:_FIRST_FINDINGS])
+    shown = f"<ol>{items}</ol>" if items else ""
+    if len(findings) > min(len(groups), _FIRST_FINDINGS):
+        every = "".join(map(_finding, findings[:_MOST_FINDINGS]))
+        left = (
+            f"<p>{len(findings) - _MOST_FINDINGS} more are left out.</p>"
+            if len(findings) > _MOST_FINDINGS
+            else ""
+        )
+        shown += f"<details><summary>One by one</summary><ol>{every}</ol>{left}</details>"
     return shown
 
 
-def _finding(finding: Values) -> str:
+def _finding(finding: Values, others: Sequence[Values] = ()) -> str:
     over = "" if finding["ended_at"] is None else f", over at {finding['ended_at']}"
     when = f"{_text(finding['severity'])}, {_text(finding['rule'])}, from step {finding['first_step']}{over}"
     severity = finding["severity"] if finding["severity"] in ("critical", "warning") else "info"
+    more = ""
+    if others:
+        names = list(dict.fromkeys(_text(clipped(each["parameter"] or "the run")) for each in others))
+        listed = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        more = f" <small>(and {len(others)} more: {listed})</small>"
     return (
         f'<li><span class="{severity}">{when}:</span> {_text(finding["sentence"])}; '
-        f"{_text(finding['remedy'])}</li>"
+        f"{_text(finding['remedy'])}{more}</li>"
     )
 
 
@@ -133,4 +144,6 @@ def _worst(worst: Values | None) -> str:
 
 
 def _about(name: str) -> str:
-    return escape(f"{BY_NAME[name].meaning} {BY_NAME[name].advice}") if name in BY_NAME else "What puts it there"
+    return (
+        escape(f"{BY_NAME[name].meaning} {BY_NAME[name].advice}") if name in BY_NAME else "What puts it there"
+    )

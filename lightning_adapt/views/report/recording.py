@@ -112,6 +112,9 @@ def read_recording(folder: Path) -> Recording:
         found.scalars.setdefault(tag, {})[step] = number
     ordered = sorted(texts, key=lambda text: text[:2])
     found.findings = alerts.latest(text for _, _, array in ordered for text in array.ravel())
+    if (folder / alerts.DUMP).is_file():
+        found.findings, found.judged = alerts.read_findings(folder), True
+        return found
     found.judged = bool(texts) or any(tag.startswith("health/") for tag in found.scalars)
     return found
 

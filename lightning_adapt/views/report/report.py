@@ -125,7 +125,9 @@ def writable(output: str | os.PathLike[str]) -> Path:
             f"the report must lie in a folder that exists, got {str(path)!r}; make {str(path.parent)!r} first"
         )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(f"the report must be where you may write, got {str(path)!r}; choose another place")
+        raise PermissionError(
+            f"the report must be where you may write, got {str(path)!r}; choose another place"
+        )
     return path
 
 

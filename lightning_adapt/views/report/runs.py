@@ -40,7 +40,11 @@ def _below(folder: Path) -> list[Recording]:
             f"`RUN` must hold a TensorBoard event file, got {str(folder)!r}, which has none; train with a "
             "TensorBoardLogger and OptimizerDynamicsMonitor, or name the run's own folder"
         )
-    read = [read_recording(each) for each in folders]
+    read: list[Recording] = []
+    for each in folders:
+        # What lies below a run, such as dumps of its black box, is no run of its own.
+        if not any(run.places and run.folder in each.parents for run in read):
+            read.append(read_recording(each))
     found = [recording for recording in read if recording.places]
     if not found:
         damage = [sentence for recording in read for sentence in recording.damage]

@@ -21,7 +21,9 @@ _CONFIG, _MOST_SETTINGS = "config.yaml", 24
 Values = dict[str, Any]
 
 
-def summary_of(run: str, recording: Recording, optimizer: str, findings: Sequence[Mapping[str, Any]]) -> Values:
+def summary_of(
+    run: str, recording: Recording, optimizer: str, findings: Sequence[Mapping[str, Any]]
+) -> Values:
     """Sum up one optimizer of one run.
 
     Args:
@@ -153,7 +155,8 @@ def _worst(table: DynamicsTable) -> Values:
                 "statistics": figures,
             }
         )
-    return {"step": table.step, "overall": summarise(table), "rows": rows}
+    with np.errstate(all="ignore"):  # the figures may be inf
+        return {"step": table.step, "overall": summarise(table), "rows": rows}
 
 
 def trained(folder: Path) -> Values:

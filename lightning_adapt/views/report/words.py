@@ -103,11 +103,32 @@ def number(value: float | None) -> str:
 def judged(summary: Values) -> str:
     """How many findings hold, and who found them."""
     findings = summary["findings"]
-    by = "while it trained" if summary["findings_from"] == "training" else "afterwards, with the default rules"
+    by = (
+        "while it trained" if summary["findings_from"] == "training" else "afterwards, with the default rules"
+    )
     if not findings:
         return f"Nothing was found wrong (judged {by})."
     holding = ", ".join(f"{n} {severity}" for severity, n in counted(findings).items() if n) or "none"
     return f"{len(findings)} findings, of which hold at the end: {holding} (judged {by})."
+
+
+def grouped(findings: Sequence[Values]) -> list[tuple[Values, list[Values]]]:
+    """Findings that say the same of several parameters: the first of each, and the others.
+
+    Args:
+        findings: Worst first.
+    """
+    found: dict[tuple[Any, ...], list[Values]] = {}
+    for each in findings:
+        over = each["ended_at"] is not None
+        found.setdefault((each["severity"], over, each["rule"], each["cause"]), []).append(each)
+    return [(first, others) for first, *others in found.values()]
+
+
+def clipped(text: str, most: int = 80) -> str:
+    """At most ``most`` characters, the middle left out."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def cell(row: Values, column: str) -> str:
