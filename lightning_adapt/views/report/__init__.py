@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_adapt.views.report.report import FORMATS, write_report
+    from lightning_adapt.views.report.report import FORMATS, report_text, write_report
 
-_HOME = ("FORMATS", "write_report")
-__all__ = ["FORMATS", "write_report"]
+_HOME = ("FORMATS", "report_text", "write_report")
+__all__ = ["FORMATS", "report_text", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from lightning_adapt.dynamics.histograms import HISTOGRAMS
 from lightning_adapt.views.report.bins import histograms
-from lightning_adapt.views.report.numbers import EXACT, ROUNDED, encode
+from lightning_adapt.views.report.numbers import EXACT, ROUGH, ROUNDED, encode
 from lightning_adapt.views.report.recording import Recording, thinned
 from lightning_adapt.views.tab import answers, wire
 from lightning_adapt.views.tab.catalogue import catalogue
@@ -22,11 +22,14 @@ EXACT_CELLS = 60_000
 """Parameters × steps up to which every figure is kept as it is: some 5 MB."""
 MOST_CELLS = 1_000_000
 """Parameters × steps of a whole report: some 30 MB."""
+CELLS, ROOM = 200_000, 9.5e6
+"""So many parameters × steps get so many bytes; figures are rounded further where that is not enough."""
 HISTOGRAM_CELLS = 60_000
 """Parameters × steps with histograms, where figures are rounded."""
 _HISTOGRAM_BITS = 4
 _MOST_POINTS = 5_000
 _MOST_TAGS = 100
+Run = tuple[str, Recording, Mapping[str, Sequence[Mapping[str, Any]]]]
 _OURS = ("dynamics/", "monitor/", "health/")
 
 
@@ -54,7 +57,7 @@ class Embedded:
     notes: dict[tuple[str, str], list[str]]
 
 
-def embed(runs: Sequence[tuple[str, Recording, dict[str, list[dict[str, Any]]]]]) -> Embedded:
+def embed(runs: Sequence[Run]) -> Embedded:
     """Put the tables of runs into bodies.
 
     Args:
@@ -62,7 +65,16 @@ def embed(runs: Sequence[tuple[str, Recording, dict[str, list[dict[str, Any]]]]]
     """
     cells = sum(r.rows(o) * len(places) for _, r, _ in runs for o, places in r.places.items())
     share = min(1.0, MOST_CELLS / max(cells, 1))
-    mantissa = EXACT if cells <= EXACT_CELLS else ROUNDED
+    shown = min(cells, MOST_CELLS)
+    for mantissa in (EXACT,) if cells <= EXACT_CELLS else (ROUNDED, ROUGH):
+        found = _embed(runs, share, mantissa)
+        # Base64 takes four bytes for three.
+        if sum(map(len, found.bodies)) * 4 / 3 <= ROOM * max(1.0, shown / CELLS):
+            break
+    return found
+
+
+def _embed(runs: Sequence[Run], share: float, mantissa: int) -> Embedded:
     bodies, series, notes = Bodies(), [], {}
     for run, recording, findings in runs:
         for optimizer, places in recording.places.items():
@@ -70,8 +82,8 @@ def embed(runs: Sequence[tuple[str, Recording, dict[str, list[dict[str, Any]]]]]
             one = recording.series(optimizer, kept)
             about = {"run": run, "optimizer": optimizer, "findings": findings[optimizer]}
             series.append({**about, **_series(one, bodies, mantissa)})
-            hist = len(series[-1]["histograms"]["steps"])
-            notes[run, optimizer] = _notes(len(places), len(kept), hist, mantissa)
+            histograms = len(series[-1]["histograms"]["steps"])
+            notes[run, optimizer] = _notes(len(places), len(kept), histograms, mantissa)
     index = {
         "catalogue": catalogue(),
         "runs": [_listed(each) for each in series],
@@ -144,7 +156,8 @@ def _notes(written: int, kept: int, histograms: int, mantissa: int) -> list[str]
             "small; TensorBoard and `read_dynamics` have all of them."
         )
     if mantissa < EXACT:
-        found.append("To keep this file small, figures in the views are rounded, by at most 0.05 %.")
+        off = 100 * 2.0 ** -(mantissa + 1)
+        found.append(f"To keep this file small, figures in the views are rounded, by at most {off:.2g} %.")
     if histograms < kept:
         found.append(f"Histograms are kept of {histograms:,} steps, evenly spread.")
     return found

@@ -17,6 +17,8 @@ EXACT = 23
 """Mantissa bits of a float32."""
 ROUNDED = 10
 """Mantissa bits that stay where space is short: off by at most 0.05 %."""
+ROUGH = 7
+"""Mantissa bits where it is shorter still: off by at most 0.4 %."""
 _LEVEL = 6
 
 

@@ -86,7 +86,7 @@ def test_one_step_shows_exact_values(page: ReportPage, adam: DynamicsHistory, ru
 
 def test_two_runs_are_compared(page: ReportPage, adam: DynamicsHistory, logs: Path, run: str):
     other = (logs / "adagrad").as_posix()
-    page.open(view="compare", stat="update_rms", **{"with": json.dumps([[other, "Adagrad"], [run, "Adam"]])})
+    page.open(view="compare", stat="update_rms", runs=json.dumps([[other, "Adagrad"], [run, "Adam"]]))
     first, second, apart = page.chart(GRID)
     theirs, mine = read(read_dynamics(other), "update_rms").T, read(adam, "update_rms").T
     moved = mine > 0
