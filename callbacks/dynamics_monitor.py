@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from typing_extensions import Self, override
 
 from lightning_adapt._text import whole_number
 from lightning_adapt.callbacks import _trainer
+from lightning_adapt.callbacks._report import ReportPlan, check
 from lightning_adapt.callbacks._session import Session
 from lightning_adapt.dynamics.engines import find_engine
 from lightning_adapt.dynamics.row_groups import Groups, RowGroups
@@ -53,6 +55,9 @@ class OptimizerDynamicsMonitor(Callback):
         engine: ``"auto"``, or a name out of `lightning_adapt.dynamics.engines.ENGINES`.
         budget: Most of the step time that readings may take, such as 0.01: the monitor measures what it costs
             and reads less often when that is more. ``None`` keeps to ``every_n_steps``.
+        report: Write a page with all views and a summary when the training is over: ``True`` as
+            ``report.html`` into the run's folder, or to the path of a file. It needs a TensorBoard logger, and
+            takes some seconds after the last step; see ``lightning-adapt report``.
         strict: Let a fault in the monitor end the training instead of switching the monitor off.
 
     Raises:
@@ -76,6 +81,7 @@ class OptimizerDynamicsMonitor(Callback):
         max_tags: int = 100,
         engine: str = "auto",
         budget: float | None = None,
+        report: bool | str | os.PathLike[str] = False,
         strict: bool = False,
     ) -> None:
         if every_n_steps is not None:
@@ -88,6 +94,7 @@ class OptimizerDynamicsMonitor(Callback):
             raise ValueError(
                 f"`budget` must be a share of the step time above 0 and up to 1, got {budget}; 0.01 is 1 %"
             )
+        check(report)
         find_engine(engine)
         RowGroups(row_groups or {})  # bad groups are told now; whether they fit, when parameters are known
         self._every_n_steps = every_n_steps
@@ -99,7 +106,8 @@ class OptimizerDynamicsMonitor(Callback):
             "strict": strict,
         }
         self._worst, self._max_tags, self._strict = worst, max_tags, strict
-        self._budget = budget
+        self._budget, self._report = budget, report
+        self._plan: ReportPlan | None = None
         self._tables: deque[DynamicsTable] = deque(maxlen=history)
         self.listeners: list[Callable[[DynamicsTable], None]] = []
         """Called with every table when it has arrived; they belong to the run and are not copied."""
@@ -117,7 +125,7 @@ class OptimizerDynamicsMonitor(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: what was read and counted, but nothing that belongs to the run."""
-        return {**self.__dict__, "_seen": None, "_session": None, "listeners": []}
+        return {**self.__dict__, "_seen": None, "_session": None, "_plan": None, "listeners": []}
 
     # --- what was read ---
 
@@ -161,6 +169,7 @@ class OptimizerDynamicsMonitor(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end()
+        self._plan = None
         every = self._every_n_steps or _trainer.cadence(trainer)
         if self._off or not trainer.is_global_zero or not every:
             self._ledgers = {}  # who does not count on has nothing to save
@@ -176,6 +185,8 @@ class OptimizerDynamicsMonitor(Callback):
             on_fault=self._fault,
         )
         self._guarded(lambda session: session.begin(self._ledgers, lambda why: self._refuse(why, off=False)))
+        if self._report:
+            self._report_guarded(lambda: self._plan_report(trainer, pl_module))
 
     @override
     def on_before_optimizer_step(
@@ -206,10 +217,12 @@ class OptimizerDynamicsMonitor(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.finish()
+        self._write_report()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._end()
+        self._write_report()  # after all callbacks have written what they have at the end of a training
 
     # The ledgers belong to the run, not to the monitor's options: whoever resumes it goes on counting. Were
     # they its `state_dict`, Lightning would demand a key of its own, which could only be its options.
@@ -258,6 +271,28 @@ class OptimizerDynamicsMonitor(Callback):
 
     def _current_ledgers(self) -> dict[str, dict[str, int]]:
         return {**self._ledgers, **(self._session.ledgers() if self._session is not None else {})}
+
+    # --- the report ---
+
+    def _plan_report(self, trainer: Trainer, module: LightningModule) -> None:
+        self._plan = ReportPlan.of(self._report, trainer, module)
+
+    def _write_report(self) -> None:
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            self._report_guarded(plan.write)
+
+    def _report_guarded(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            if self._strict:
+                raise
+            rank_zero_warn(
+                f"OptimizerDynamicsMonitor writes no report: {type(error).__name__}: {error}. Nothing else is "
+                "lost: `lightning-adapt report` makes one of the run's folder",
+                category=RuntimeWarning,
+            )
 
     # --- faults ---
 

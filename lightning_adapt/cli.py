@@ -338,6 +338,37 @@ def _tell(findings: Sequence[Finding], form: str) -> int:
     return int(any(finding.severity == "critical" for finding in findings))
 
 
+def _report(verb: str, about: str, rest: list[str]) -> int:
+    parser = _parser(verb, about)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a log folder, or a folder above several")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="where to write (default: report.html, .md or .json; - prints)"
+    )
+    parser.add_argument(
+        "--format", metavar="NAME", help="html, md or json (default: as FILE ends, else html)"
+    )
+    given = parser.parse_args(rest)
+
+    from lightning_adapt.health.offline import values_found
+    from lightning_adapt.views.report import FORMATS, write_report
+
+    ending = Path(given.output or "").suffix.lstrip(".")
+    format = given.format or (ending if ending in FORMATS else "html")
+    output = given.output or f"report.{format}"
+    if output == "-":
+        from lightning_adapt.views.report.report import report_text
+
+        text, _ = report_text(given.runs, format, judge=values_found)
+        sys.stdout.write(text)
+        return 0
+    written = write_report(given.runs, output, format=format, judge=values_found)
+    size = f"{written.size / 1e6:.1f} MB"
+    if written.scripts:
+        size += f", of which {written.scripts / 1e6:.1f} MB are the chart library"
+    print(f"{written.path}: {written.runs} {'run' if written.runs == 1 else 'runs'}, {size}")
+    return 0
+
+
 def _list(verb: str, about: str, rest: list[str]) -> int:
     parser = _parser(verb, about)
     parser.add_argument(
@@ -397,6 +428,7 @@ VERBS: Mapping[str, tuple[str, Callable[[str, str, list[str]], int]]] = {
     "inspect": ("print a run's or a checkpoint's parameters, worst first", _inspect),
     "check": ("say what is wrong with a run or a checkpoint, why, and what to do", _check),
     "lint": ("say what is wrong with a LightningCLI config before it runs", _lint),
+    "report": ("write runs into one file: a page with all views, markdown or JSON", _report),
     "landscapes": ("run every claim about adaptive optimizers and print one table", _landscapes),
     "list": ("list the optimizers and what each can do", _list),
     "demo": ("train the NLP recipe and the GNN recipe, short", _demo),

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +134,22 @@ def _merged(files: Sequence[Path]) -> list[dict[str, Any]]:
     ]
     for sentence in damage:
         warnings.warn(sentence, RuntimeWarning, stacklevel=3)
+    ordered = sorted(events, key=lambda event: event[:2])
+    return latest(text for _, _, value in ordered for text in make_ndarray(value.tensor).ravel())
+
+
+def latest(texts: Iterable[Any]) -> list[dict[str, Any]]:
+    """The last word on each finding.
+
+    Args:
+        texts: Findings as JSON, in the order in which they were written.
+
+    Returns:
+        In the order in which they began.
+    """
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for _, _, value in sorted(events, key=lambda event: event[:2]):
-        texts: Any = make_ndarray(value.tensor).ravel()
-        for text in texts:
-            finding = _read(text)
-            which = tuple(finding[key] for key in ("optimizer", "rule", "parameter", "cause", "first_step"))
-            found[which] = finding
+    for text in texts:
+        finding = _read(text)
+        which = tuple(finding[key] for key in ("optimizer", "rule", "parameter", "cause", "first_step"))
+        found[which] = finding
     return sorted(found.values(), key=lambda finding: finding["first_step"])

@@ -8,10 +8,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from lightning_adapt.views.checksums import masked_crc32c
 
 _HEAD, _FOOT = struct.calcsize("<QI"), struct.calcsize("<I")
+OVERHEAD = _HEAD + _FOOT
+"""Bytes that a record takes beside its data."""
 
 
 class Unreadable(ValueError):
@@ -34,6 +37,13 @@ def records(path: Path) -> Iterator[bytes]:
         while head := file.read(_HEAD):
             length = int.from_bytes(_checked(head, _HEAD - _FOOT), "little")
             yield _checked(file.read(length + _FOOT), length)
+
+
+def record_at(file: BinaryIO, offset: int) -> bytes:
+    """The data of the record that begins at ``offset``, where `records` has found and checked one."""
+    file.seek(offset)
+    length = int.from_bytes(file.read(_HEAD)[: _HEAD - _FOOT], "little")
+    return file.read(length)
 
 
 def _checked(content: bytes, size: int) -> bytes:

@@ -121,7 +121,7 @@ def badness(table: DynamicsTable) -> FloatArray:
     the update ratio's distance from 1e-3 in decades.
     """
     shares = np.stack([table[c] for c in ("eps_floor_frac", "grad_nonfinite_frac", "update_lost_frac")])
-    trouble = np.nan_to_num(shares).max(axis=0, initial=0.0)
+    trouble = np.clip(np.nan_to_num(shares), 0, 1).max(axis=0, initial=0.0)
     ratio = table["update_ratio"]
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.abs(np.log10(ratio / 1e-3))

@@ -18,7 +18,7 @@ HOSTILE = [
     "__proto__",
     "constructor.prototype",
 ]
-_SETTLED = "() => document.querySelector('main > *') && !document.querySelector('main[aria-busy]')"
+_SETTLED = "main:not([aria-busy]) > *"
 _DATA = """e => JSON.stringify(e.data, (key, value) => ArrayBuffer.isView(value) ? Array.from(value)
     : typeof value === 'number' && !Number.isFinite(value) ? String(value) : value)"""
 
@@ -52,7 +52,7 @@ class Tab:
 
     def settled(self) -> Tab:
         """Wait until nothing is loaded any more."""
-        self.frame.wait_for_function(_SETTLED)
+        self.frame.wait_for_selector(_SETTLED, state="attached")
         return self
 
     def click(self, selector: str, **options: Any) -> Tab:

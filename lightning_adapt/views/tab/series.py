@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
 from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.views.event_file import COLUMN, HEADER, HISTOGRAM, Description
-from lightning_adapt.views.packed_counts import BLOCK, unpack_row
+from lightning_adapt.views.packed_counts import BLOCK, Counts, unpack, unpack_row
 
 Key = tuple[str, int]
 
@@ -130,6 +130,15 @@ class Series:
                 for at, array in self._parts(tag, [f"{HISTOGRAM}/{block}"])[0]:
                     counts[at] = unpack_row(array, size, within)
         return counts
+
+    def blocks(self, wanted: Collection[int]) -> Iterator[tuple[int, npt.NDArray[np.int64], Counts]]:
+        """Position of a step, rows, and their counts, of blocks of rows at those steps that are ``wanted``."""
+        for tag, places in self._places.items():
+            for start in range(0, len(places), BLOCK):
+                rows = places[start : start + BLOCK]
+                for at, array in self._parts(tag, [f"{HISTOGRAM}/{start // BLOCK}"])[0]:
+                    if at in wanted:
+                        yield at, rows, unpack(array, len(rows))
 
     def _columns(self, names: Sequence[str]) -> Iterator[tuple[int, str, int, npt.NDArray[Any]]]:
         """Position of the step, tag, position in ``names``, and the figures of all rows of that tag."""

@@ -64,7 +64,8 @@ export class Grid {
 
   /** Height for lines: to the foot of the page, if that is enough. */
   #room() {
-    const top = this.element.getBoundingClientRect().top + document.documentElement.scrollTop;
+    const page = this.element.closest("main").parentElement;
+    const top = this.element.getBoundingClientRect().top - page.getBoundingClientRect().top;
     return Math.max(SHORTEST, window.innerHeight - top - FOOT - this.head - 16);
   }
 

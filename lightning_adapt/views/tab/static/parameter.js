@@ -5,6 +5,7 @@ import { fill, h } from "./dom.js";
 import { exact, short, unitText, visible } from "./format.js";
 import { alertList } from "./marks.js";
 import { span } from "./overview.js";
+import { lastUpTo } from "./series.js";
 import { colour } from "./theme.js";
 
 const HEIGHT = 250;
@@ -144,7 +145,8 @@ export class ParameterView {
 
   /** Counts over steps and the bins' own log10 axis; the second moment as its root, to be seen beside eps. */
   #histogram(about) {
-    const { arrays, steps, series, row } = this.data;
+    const { arrays, series, row } = this.data;
+    const steps = this.#counted();
     const root = about.name === "second_moment";
     const { data: counts, shape: [count, bins] } = arrays[`${about.name}/counts`];
     const edges = Array.from(arrays[`${about.name}/edges`].data, (edge) => (root ? Math.sqrt(edge) : edge));
@@ -159,6 +161,11 @@ export class ParameterView {
     return { traces, figure: { yaxis: logAxis(traces), hovermode: "closest" }, note: this.#outside(about, total) };
   }
 
+  /** Steps of which histograms were kept: not all, in a report. */
+  #counted() {
+    return this.data.arrays["histograms/steps"]?.data ?? this.data.steps;
+  }
+
   #epsilon(traces, series, row) {
     traces.push(this.#line("second_moment_rms", "sqrt(mean(v_hat))", LINES[1]));
     const eps = new Map(series.hypers(row)).get("eps");
@@ -168,9 +175,10 @@ export class ParameterView {
   }
 
   #outside(about, total) {
-    const { arrays, steps } = this.data;
+    const { arrays } = this.data;
+    const steps = this.#counted();
     const { state } = this.app;
-    const at = state.step === "" ? steps.length - 1 : Math.min(this.data.series.at(Number(state.step)), steps.length - 1);
+    const at = state.step === "" ? steps.length - 1 : lastUpTo(steps, Number(state.step));
     const [below, above] = arrays[`${about.name}/outside`].data.subarray(2 * at, 2 * at + 2);
     if (!total[at]) return `No histogram was kept at step ${steps[at]}.`;
     return `At step ${steps[at]}: ${short(below / total[at], "share")} are 0 or too small for a bin, ${short(above / total[at], "share")} too large or inf.`;

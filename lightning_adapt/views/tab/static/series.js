@@ -68,10 +68,15 @@ export class Series {
 
   /** Position of the last step that is not after `step`, at least 0. */
   at(step) {
-    let found = 0;
-    while (found + 1 < this.steps.length && this.steps[found + 1] <= step) found += 1;
-    return found;
+    return lastUpTo(this.steps, step);
   }
+}
+
+/** Position of the last of `steps` that is not after `step`, at least 0. */
+export function lastUpTo(steps, step) {
+  let found = 0;
+  while (found + 1 < steps.length && steps[found + 1] <= step) found += 1;
+  return found;
 }
 
 function same(a, b, length) {
