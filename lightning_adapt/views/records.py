@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from lightning_adapt.views.checksums import masked_crc32c
 
-
 _HEAD, _FOOT = struct.calcsize("<QI"), struct.calcsize("<I")
 OVERHEAD = _HEAD + _FOOT
 """Bytes that a record takes beside its data."""

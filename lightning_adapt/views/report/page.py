@@ -139,7 +139,8 @@ def _worst(worst: Values | None) -> str:
     return (
         f"<details><summary>The worst {len(worst['rows'])} parameters at step {worst['step']}</summary>"
         '<div class="scrolled" tabindex="0" role="region" aria-label="Worst parameters"><table>'
-        f'<thead><tr><th scope="col">parameter</th>{head}</tr></thead><tbody>{body}</tbody></table></div></details>'
+        f'<thead><tr><th scope="col">parameter</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></details>"
     )
 
 

@@ -160,10 +160,10 @@ def _worst(table: DynamicsTable) -> Values:
 
 
 def trained(folder: Path) -> Values:
-    """Model, its settings and precision, as LightningCLI's ``config.yaml`` in ``folder`` says; else unknown."""
+    """Model, its settings and precision, as LightningCLI's ``config.yaml`` in ``folder`` says, or unknown."""
     nothing: Values = {"model": None, "settings": {}, "precision": None}
     try:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         config = yaml.safe_load((folder / _CONFIG).read_text(encoding="utf-8"))
         model, trainer = config.get("model") or {}, config.get("trainer") or {}

@@ -17,7 +17,9 @@ from lightning_adapt.views.report import write_report
 def report(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One report of all runs of `logs`."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report([logs / "adam", logs / "adagrad", logs / "hostile", logs / "odd", logs / "one"], path, judge=judge_run)
+    write_report(
+        [logs / "adam", logs / "adagrad", logs / "hostile", logs / "odd", logs / "one"], path, judge=judge_run
+    )
     return path
 
 

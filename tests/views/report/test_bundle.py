@@ -10,15 +10,18 @@ from lightning_adapt.views.report.page import _STATIC
 
 def test_every_module_of_the_front_end_is_there_once_and_after_what_it_needs():
     text = bundle(_STATIC / "report.js")
-    places = {name: text.index(f'modules["{name}"] = ') for name in ("dom.js", "charts.js", "grid.js", "app.js", "report.js")}
-    assert sorted(places, key=places.__getitem__) [-2:] == ["app.js", "report.js"]
+    places = {
+        name: text.index(f'modules["{name}"] = ')
+        for name in ("dom.js", "charts.js", "grid.js", "app.js", "report.js")
+    }
+    assert sorted(places, key=places.__getitem__)[-2:] == ["app.js", "report.js"]
     assert text.count('modules["dom.js"] = ') == 1
     assert "TensorBoard does not answer" not in text  # its source is not needed
 
 
 def test_what_is_not_understood_is_refused(tmp_path: Path):
     file = tmp_path / "a.js"
-    for code in ('export default 1;\n', 'export { x } from "./b.js";\n', 'import "./b.js";\n'):
+    for code in ("export default 1;\n", 'export { x } from "./b.js";\n', 'import "./b.js";\n'):
         file.write_text(code)
         with pytest.raises(ValueError, match=r"cannot be bundled: a\.js: (ex|im)port"):
             bundle(file)

@@ -35,7 +35,7 @@ def run(logs: Path) -> str:
 
 
 def read(history: DynamicsHistory, statistic: str) -> Any:
-    return np.float32([table[statistic] for table in history])
+    return np.array([table[statistic] for table in history], dtype=np.float32)
 
 
 def test_the_overview_draws_what_read_dynamics_reads(page: ReportPage, adam: DynamicsHistory, run: str):
@@ -113,7 +113,12 @@ def test_names_are_text_whatever_they_hold(page: ReportPage, logs: Path):
     assert page.texts(".messages p") == []
     assert len(page.texts(".label")) == len(HOSTILE)
     assert page.frame.evaluate("typeof window.pwned") == "undefined"
-    assert page.frame.evaluate("document.querySelectorAll('section script, section img, main img, main script').length") == 0
+    assert (
+        page.frame.evaluate(
+            "document.querySelectorAll('section script, section img, main img, main script').length"
+        )
+        == 0
+    )
     for view in ("parameter", "step", "compare"):
         page.open(run=(logs / "hostile").as_posix(), view=view)
         assert page.texts(".messages p") == []
@@ -132,7 +137,9 @@ def test_nan_inf_one_parameter_and_one_step(page: ReportPage, logs: Path, name: 
 def test_nothing_but_its_own_scripts_runs(page: ReportPage):
     page.open()
     page.frame.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=window.tried=1>')")
-    page.frame.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.tried=2'}))")
+    page.frame.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.tried=2'}))"
+    )
     page.page.wait_for_timeout(100)
     assert page.frame.evaluate("typeof window.tried") == "undefined"
     assert any("Content Security Policy" in error for error in page.errors)

@@ -22,7 +22,6 @@ from lightning_adapt.health.afterwards import judge_run
 from lightning_adapt.views import read_dynamics
 from lightning_adapt.views.report import embed, report, report_text, write_report
 from lightning_adapt.views.report.numbers import EXACT, ROUNDED, decode
-from lightning_adapt.views.terminal import printable
 
 
 def bodies(html: str) -> list[bytes]:
@@ -113,7 +112,7 @@ def test_figures_are_exact_in_a_small_report_and_rounded_in_a_large_one(
         assert series["mantissa"] == mantissa
         assert ("rounded, by at most 0.049 %" in html) == (mantissa == ROUNDED)
         for name, body in zip(series["columns"], series["bodies"], strict=True):
-            expected = np.float32([table[name] for table in history])
+            expected = np.array([table[name] for table in history], dtype=np.float32)
             found = decode(bodies(html)[body], expected.shape, mantissa)
             np.testing.assert_allclose(found, expected, rtol=0 if mantissa == EXACT else 5e-4, equal_nan=True)
         monkeypatch.setattr(embed, "EXACT_CELLS", 8)
@@ -204,14 +203,17 @@ def test_a_file_that_was_cut_short_is_told(tmp_path: Path):
     assert "which was read only in part" in html
 
 
+OURS = {"section", "h1", "h2", "h3", "dl", "dt", "dd", "p", "ol", "li", "span", "small", "details", "summary"}
+OURS |= {"div", "table", "thead", "tbody", "tr", "th", "td"}
 names = st.lists(
-    st.sampled_from(["</script>", "<!--", "<script>", "&lt;", "|", "`", "\n", "\u2028", '"', "'"]) | st.text(max_size=4),
+    st.sampled_from(["</script>", "<!--", "<script>", "&lt;", "|", "`", "\n", "\u2028", '"', "'"])
+    | st.text(max_size=4),
     min_size=1,
     max_size=5,
 ).map("".join)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(names, min_size=1, max_size=4, unique=True), st.text(max_size=6))
 @example(HOSTILE, "<b>")
 @example(["\ud800", "a\udc00"], "\ud800")
@@ -223,9 +225,7 @@ def test_any_name_is_text(tmp_path_factory: pytest.TempPathFactory, names: list[
     assert [row["name"] for row in index(html)["series"][0]["rows"]["rows"]] == names
     start, end = html.index("<section"), html.index("<noscript>")
     tags = set(re.findall(r"<(/?[a-zA-Z!][\w-]*)", html[start:end]))
-    assert {tag.removeprefix("/") for tag in tags} <= set(
-        "section h1 h2 h3 dl dt dd p ol li span small details summary div table thead tbody tr th td".split()
-    )
+    assert {tag.removeprefix("/") for tag in tags} <= OURS
     assert html.count("</script") == len(bodies(html)) + 2
     # Outside of names, and of the scripts, nothing but ASCII and what we write ourselves.
     assert all(letter.isprintable() or letter in "\n" for letter in html[start:end])
@@ -236,7 +236,6 @@ def test_any_name_is_text(tmp_path_factory: pytest.TempPathFactory, names: list[
     assert len(rows) == len(names)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 12 for row in rows)
     assert not re.search(r"<[a-zA-Z!/]", text)
-    assert printable("\ud800") in ("\\ud800",)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +282,9 @@ def test_a_folder_that_must_not_be_written(logs: Path, tmp_path: Path, monkeypat
 
 def test_the_command_writes_and_says_how_much(logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["report", str(logs / "adam"), str(logs / "adagrad"), "-o", str(tmp_path / "r.html")]) == 0
-    assert re.search(r"r\.html: 2 runs, \d\.\d MB, of which \d\.\d MB are the chart library", capsys.readouterr().out)
+    assert re.search(
+        r"r\.html: 2 runs, \d\.\d MB, of which \d\.\d MB are the chart library", capsys.readouterr().out
+    )
     assert main(["report", str(logs / "adam"), "-o", str(tmp_path / "r.json")]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["format"] == 1
     capsys.readouterr()
