@@ -27,8 +27,8 @@ def check(report: object) -> None:
         return
     if not isinstance(report, str | os.PathLike) or not os.fspath(report) or Path(report).is_dir():
         raise ValueError(
-            f"`report` must be True, False or the path of a file, got {report!r}; True writes {NAME} into the "
-            "run's folder"
+            f"`report` must be True, False or the path of a file, got {report!r}; True writes {NAME} into "
+            "the run's folder"
         )
 
 

@@ -56,8 +56,8 @@ class OptimizerDynamicsMonitor(Callback):
         budget: Most of the step time that readings may take, such as 0.01: the monitor measures what it costs
             and reads less often when that is more. ``None`` keeps to ``every_n_steps``.
         report: Write a page with all views and a summary when the training is over: ``True`` as
-            ``report.html`` into the run's folder, or to the path of a file. It needs a TensorBoard logger, and
-            takes some seconds after the last step; see ``lightning-adapt report``.
+            ``report.html`` into the run's folder, or to the path of a file. It needs a TensorBoard logger,
+            and takes some seconds after the last step; see ``lightning-adapt report``.
         strict: Let a fault in the monitor end the training instead of switching the monitor off.
 
     Raises:
@@ -289,8 +289,8 @@ class OptimizerDynamicsMonitor(Callback):
             if self._strict:
                 raise
             rank_zero_warn(
-                f"OptimizerDynamicsMonitor writes no report: {type(error).__name__}: {error}. Nothing else is "
-                "lost: `lightning-adapt report` makes one of the run's folder",
+                f"OptimizerDynamicsMonitor writes no report: {type(error).__name__}: {error}. Nothing else "
+                "is lost: `lightning-adapt report` makes one of the run's folder",
                 category=RuntimeWarning,
             )
 

@@ -62,7 +62,7 @@ def _bytewise() -> Table:
     """What one byte does to an empty state."""
     state = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        state = (state >> 1) ^ (state & 1) * np.uint32(_POLYNOMIAL)
+        state = (state >> np.uint32(1)) ^ (state & np.uint32(1)) * np.uint32(_POLYNOMIAL)
     return state
 
 

@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,12 @@ class Description:
         return [math.prod(row.shape) * (2 if row.dtype.startswith("complex") else 1) for row in self.rows]
 
 
+@lru_cache(maxsize=64)
+def description_of(content: bytes) -> Description:
+    """`Description.of`, kept: it is the same for all steps, and long where there are many parameters."""
+    return Description.of(content)
+
+
 def parts_of(tag: str) -> tuple[str, str]:
     """``<tag>/<part>`` into ``<tag>`` and ``<part>``.
 
@@ -186,7 +193,7 @@ def from_parts(content: bytes, step: int, parts: Mapping[str, npt.NDArray[Any]])
     Raises:
         ValueError: If they do not fit together.
     """
-    about = Description.of(content)
+    about = description_of(content)
     numbers = about.numbers(parts[HEADER])
 
     def number(name: str) -> float | None:

@@ -52,7 +52,7 @@ def test_it_goes_where_the_path_says_and_has_what_other_monitors_found(tmp_path:
 
 def test_a_training_that_fails_has_one_too(tmp_path: Path):
     class Broken(Callback):
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
             if trainer.global_step == 5:
                 raise RuntimeError("the data are gone")
 

@@ -152,8 +152,8 @@ def _notes(written: int, kept: int, histograms: int, mantissa: int) -> list[str]
     found = []
     if kept < written:
         found.append(
-            f"The views show {kept:,} of the {written:,} steps that were read, evenly spread, to keep this file "
-            "small; TensorBoard and `read_dynamics` have all of them."
+            f"The views show {kept:,} of the {written:,} steps that were read, evenly spread, to keep this "
+            "file small; TensorBoard and `read_dynamics` have all of them."
         )
     if mantissa < EXACT:
         off = 100 * 2.0 ** -(mantissa + 1)

@@ -1,9 +1,9 @@
 """Many float32 figures as few bytes: rounded to so many bits, as differences from step to step, compressed.
 
-A float32 is a sign, 8 bits of exponent and 23 of mantissa; with ``mantissa`` bits of them kept, its bit pattern
-is a whole number of ``9 + mantissa`` bits. What is stored is how that number changed since the step before
-(modulo its range, zigzag: 0, -1, 1, -2, …), first the low bytes of all figures, then the next bytes, all of it
-through zlib. NaN, infinities and zeros stay what they are. ``static/numbers.js`` is the inverse.
+A float32 is a sign, 8 bits of exponent and 23 of mantissa; with ``mantissa`` bits of them kept, its bit
+pattern is a whole number of ``9 + mantissa`` bits. What is stored is how that number changed since the step
+before (modulo its range, zigzag: 0, -1, 1, -2, …), first the low bytes of all figures, then the next bytes,
+all of it through zlib. NaN, infinities and zeros stay what they are. ``static/numbers.js`` is the inverse.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lightning_adapt._text import printable
 from lightning_adapt.dynamics.statistics import BY_NAME
 from lightning_adapt.views.report.bundle import bundle
 from lightning_adapt.views.report.words import WORST_COLUMNS, Values, cell, clipped, facts, grouped, judged
 from lightning_adapt.views.tab import static_files
-from lightning_adapt.views.terminal import printable
 
 _STATIC = Path(__file__).with_name("static")
 _FIRST_FINDINGS, _NAMED, _MOST_FINDINGS = 10, 4, 500
@@ -139,7 +139,8 @@ def _worst(worst: Values | None) -> str:
     return (
         f"<details><summary>The worst {len(worst['rows'])} parameters at step {worst['step']}</summary>"
         '<div class="scrolled" tabindex="0" role="region" aria-label="Worst parameters"><table>'
-        f'<thead><tr><th scope="col">parameter</th>{head}</tr></thead><tbody>{body}</tbody></table></div></details>'
+        f'<thead><tr><th scope="col">parameter</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></details>"
     )
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.views import alerts
-from lightning_adapt.views.event_file import HEADER, TAG, Description, array_of, from_parts, parts_of
+from lightning_adapt.views.event_file import HEADER, TAG, array_of, description_of, from_parts, parts_of
 from lightning_adapt.views.records import OVERHEAD, Unreadable, record_at, records
 from lightning_adapt.views.tab.series import Datum, Series
 
@@ -67,7 +67,7 @@ class Recording:
     def rows(self, optimizer: str) -> int:
         """The most parameters that any of its tables has."""
         tags = {place.tag for place in self.places[optimizer]}
-        return max(len(Description.of(self.contents[tag]).rows) for tag in tags)
+        return max(len(description_of(self.contents[tag]).rows) for tag in tags)
 
     def tables(self, optimizer: str, places: Sequence[Place] | None = None) -> Iterator[DynamicsTable]:
         """Its tables one after another, all by default; what does not fit together is left out."""
@@ -83,7 +83,7 @@ class Recording:
             for tag, part, array in values:
                 data.setdefault(f"{tag}/{part}", []).append(Kept(place.step, place.wall_time, array))
         tags = dict.fromkeys(place.tag for place in places)
-        versions = {tag: Description.of(self.contents[tag]) for tag in tags}
+        versions = {tag: description_of(self.contents[tag]) for tag in tags}
         return Series(versions, lambda wanted: {tag: data[tag] for tag in wanted if tag in data})
 
 

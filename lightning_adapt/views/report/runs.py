@@ -51,8 +51,8 @@ def _below(folder: Path) -> list[Recording]:
         if damage:
             raise ValueError(f"`RUN` must hold event files that can be read, got {'; '.join(damage)}")
         raise ValueError(
-            f"`RUN` must hold tables of OptimizerDynamicsMonitor, got {str(folder)!r}, whose event files have "
-            "none; add the callback to the Trainer, and train for at least its `every_n_steps`"
+            f"`RUN` must hold tables of OptimizerDynamicsMonitor, got {str(folder)!r}, whose event files "
+            "have none; add the callback to the Trainer, and train for at least its `every_n_steps`"
         )
     return found
 

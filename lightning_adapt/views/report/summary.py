@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_adapt.dynamics.table import DynamicsTable
-from lightning_adapt.views.event_file import Description
+from lightning_adapt.views.event_file import description_of
 from lightning_adapt.views.findings import worst_first
 from lightning_adapt.views.report.recording import Place, Recording
 from lightning_adapt.views.rollup import floor_cause, summarise, worst_rows
@@ -71,7 +71,7 @@ def _last_tables(recording: Recording, optimizer: str) -> tuple[DynamicsTable, D
 
 
 def _sizes(recording: Recording, place: Place) -> list[int]:
-    return Description.of(recording.contents[place.tag]).sizes()
+    return description_of(recording.contents[place.tag]).sizes()
 
 
 def _dtypes(table: DynamicsTable) -> list[Values]:
@@ -86,7 +86,7 @@ def _numbers(places: Sequence[Place], recording: Recording) -> Values:
     """Learning rates, other hyperparameters and loss scale over all steps."""
     series: dict[str, list[float]] = {}
     for place in places:
-        names = Description.of(recording.contents[place.tag]).header
+        names = description_of(recording.contents[place.tag]).header
         for name, number in zip(names, place.header.tolist(), strict=False):
             series.setdefault(name, []).append(number)
     ranges = {name: found for name, numbers in series.items() if (found := span(numbers))}
@@ -160,7 +160,7 @@ def _worst(table: DynamicsTable) -> Values:
 
 
 def trained(folder: Path) -> Values:
-    """Model, its settings and precision, as LightningCLI's ``config.yaml`` in ``folder`` says; else unknown."""
+    """Model, its settings and precision, as LightningCLI's ``config.yaml`` in ``folder`` says, or unknown."""
     nothing: Values = {"model": None, "settings": {}, "precision": None}
     try:
         import yaml

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lightning_adapt._text import printable
 from lightning_adapt.views.findings import counted, findings_markdown
-from lightning_adapt.views.terminal import printable
 
 MOST_GROUPS = 12
 WORST_COLUMNS = (

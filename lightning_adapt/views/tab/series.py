@@ -132,7 +132,7 @@ class Series:
         return counts
 
     def blocks(self, wanted: Collection[int]) -> Iterator[tuple[int, npt.NDArray[np.int64], Counts]]:
-        """Position of a step, rows, and their counts, of blocks of rows at those steps that are ``wanted``."""
+        """Position of a step, rows, and their counts: blocks of rows at those steps that are ``wanted``."""
         for tag, places in self._places.items():
             for start in range(0, len(places), BLOCK):
                 rows = places[start : start + BLOCK]

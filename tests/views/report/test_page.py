@@ -35,7 +35,7 @@ def run(logs: Path) -> str:
 
 
 def read(history: DynamicsHistory, statistic: str) -> Any:
-    return np.float32([table[statistic] for table in history])
+    return np.array([table[statistic] for table in history], dtype=np.float32)
 
 
 def test_the_overview_draws_what_read_dynamics_reads(page: ReportPage, adam: DynamicsHistory, run: str):
