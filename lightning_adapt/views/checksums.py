@@ -72,7 +72,7 @@ def _pairwise() -> Table:
     table = _bytewise()
     state = np.arange(1 << 16, dtype=np.uint32)
     for _ in range(2):
-        state = table[state & 0xFF] ^ (state >> 8)
+        state = table[state & 0xFF] ^ (state >> np.uint32(8))
     return state
 
 
