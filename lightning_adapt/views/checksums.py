@@ -60,9 +60,9 @@ def _joined(states: list[int]) -> int:
 @lru_cache(maxsize=1)
 def _bytewise() -> Table:
     """What one byte does to an empty state."""
-    state = np.arange(256, dtype=np.uint32)
+    state: Table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        state = (state >> np.uint32(1)) ^ (state & np.uint32(1)) * np.uint32(_POLYNOMIAL)
+        state = np.where(state & 1, state >> 1 ^ _POLYNOMIAL, state >> 1).astype(np.uint32)
     return state
 
 
@@ -72,7 +72,7 @@ def _pairwise() -> Table:
     table = _bytewise()
     state = np.arange(1 << 16, dtype=np.uint32)
     for _ in range(2):
-        state = table[state & 0xFF] ^ (state >> 8)
+        state = table[state & 0xFF] ^ (state >> np.uint32(8))
     return state
 
 

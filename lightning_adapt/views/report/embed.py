@@ -66,12 +66,12 @@ def embed(runs: Sequence[Run]) -> Embedded:
     cells = sum(r.rows(o) * len(places) for _, r, _ in runs for o, places in r.places.items())
     share = min(1.0, MOST_CELLS / max(cells, 1))
     shown = min(cells, MOST_CELLS)
-    for mantissa in (EXACT,) if cells <= EXACT_CELLS else (ROUNDED, ROUGH):
-        found = _embed(runs, share, mantissa)
-        # Base64 takes four bytes for three.
-        if sum(map(len, found.bodies)) * 4 / 3 <= ROOM * max(1.0, shown / CELLS):
-            break
-    return found
+    if cells <= EXACT_CELLS:
+        return _embed(runs, share, EXACT)
+    found = _embed(runs, share, ROUNDED)
+    # Base64 takes four bytes for three.
+    size = sum(map(len, found.bodies)) * 4 / 3
+    return found if size <= ROOM * max(1.0, shown / CELLS) else _embed(runs, share, ROUGH)
 
 
 def _embed(runs: Sequence[Run], share: float, mantissa: int) -> Embedded:

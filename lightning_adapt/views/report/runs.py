@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_adapt._text import nearest_first
 from lightning_adapt.views.report.recording import Recording, read_recording
+
+_PARTS = 3
 
 
 def find_runs(named: Sequence[str | os.PathLike[str]]) -> list[tuple[str, Recording]]:
@@ -20,15 +23,26 @@ def find_runs(named: Sequence[str | os.PathLike[str]]) -> list[tuple[str, Record
         FileNotFoundError: If a folder does not exist, or has no event file in it or below.
         ValueError: If its event files hold no table, or cannot be read.
     """
-    found: dict[Path, tuple[str, Recording]] = {}
+    found: dict[Path, Recording] = {}
     for each in named:
         for recording in _below(Path(each)):
-            found.setdefault(recording.folder.resolve(), (_name(recording.folder), recording))
-    return list(found.values())
+            found.setdefault(recording.folder.resolve(), recording)
+    names = Counter(name_of(folder) for folder in found)
+    alone = {folder: name for folder in found if names[name := name_of(folder)] == 1}
+    return [(alone.get(folder, folder.as_posix()), recording) for folder, recording in found.items()]
 
 
-def _name(folder: Path) -> str:
-    return folder.as_posix() if folder.name not in ("", "..") else folder.resolve().name or "/"
+def name_of(folder: Path) -> str:
+    """What a run is called in a report that others may read: not where the user's files lie.
+
+    Example:
+        >>> name_of(Path("/home/me/work/runs/char-lm/version_0"))
+        'runs/char-lm/version_0'
+    """
+    whole = folder.resolve()
+    if whole != Path.cwd() and whole.is_relative_to(Path.cwd()):
+        return whole.relative_to(Path.cwd()).as_posix()
+    return "/".join(whole.relative_to(whole.anchor).parts[-_PARTS:]) or whole.anchor
 
 
 def _below(folder: Path) -> list[Recording]:

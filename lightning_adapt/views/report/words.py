@@ -92,12 +92,10 @@ def number(value: float | None) -> str:
     """Four digits at most.
 
     Example:
-        >>> number(0.00031416), number(1.0), number(float("nan"))
-        ('3.142e-04', '1', '–')
+        >>> number(0.000031416), number(1.0), number(float("nan"))
+        ('3.142e-05', '1', '–')
     """
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:.3e}" if value and math.isfinite(value) and abs(value) < 1e-3 else f"{value:.4g}"
+    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def judged(summary: Values) -> str:

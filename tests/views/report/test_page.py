@@ -14,6 +14,7 @@ from helpers.tab import HOSTILE
 
 from lightning_adapt.dynamics import COLUMNS, DynamicsHistory
 from lightning_adapt.views import read_dynamics
+from lightning_adapt.views.report.runs import name_of
 
 pytestmark = pytest.mark.browser
 GRID = ".grid .plot"
@@ -31,7 +32,7 @@ def adam(logs: Path) -> DynamicsHistory:
 
 @pytest.fixture
 def run(logs: Path) -> str:
-    return (logs / "adam").as_posix()
+    return name_of(logs / "adam")
 
 
 def read(history: DynamicsHistory, statistic: str) -> Any:
@@ -85,10 +86,10 @@ def test_one_step_shows_exact_values(page: ReportPage, adam: DynamicsHistory, ru
 
 
 def test_two_runs_are_compared(page: ReportPage, adam: DynamicsHistory, logs: Path, run: str):
-    other = (logs / "adagrad").as_posix()
+    other = name_of(logs / "adagrad")
     page.open(view="compare", stat="update_rms", runs=json.dumps([[other, "Adagrad"], [run, "Adam"]]))
     first, second, apart = page.chart(GRID)
-    theirs, mine = read(read_dynamics(other), "update_rms").T, read(adam, "update_rms").T
+    theirs, mine = read(read_dynamics(logs / "adagrad"), "update_rms").T, read(adam, "update_rms").T
     moved = mine > 0
     np.testing.assert_allclose(10 ** numbers(first["z"]), theirs, rtol=1e-5)
     np.testing.assert_allclose(10 ** numbers(second["z"])[moved], mine[moved], rtol=1e-5)
@@ -100,7 +101,7 @@ def test_the_summary_says_what_was_trained(page: ReportPage, adam: DynamicsHisto
     section = f'section[data-run="{run}"]'
     text = page.text(section)
     assert "Adam" in text
-    assert "eps 1.000e-04" in text
+    assert "eps 0.0001" in text
     assert f"{adam[-1].real_steps} made, {adam[-1].skipped_steps} skipped" in text
     assert "4 parameters float32, state float32; loss scale 1024 to 512" in text
     page.click(f"{section} details summary >> text=The worst 4 parameters")
@@ -109,7 +110,7 @@ def test_the_summary_says_what_was_trained(page: ReportPage, adam: DynamicsHisto
 
 
 def test_names_are_text_whatever_they_hold(page: ReportPage, logs: Path):
-    page.open(run=(logs / "hostile").as_posix(), sort="worst")
+    page.open(run=name_of(logs / "hostile"), sort="worst")
     assert page.texts(".messages p") == []
     assert len(page.texts(".label")) == len(HOSTILE)
     assert page.frame.evaluate("typeof window.pwned") == "undefined"
@@ -120,14 +121,14 @@ def test_names_are_text_whatever_they_hold(page: ReportPage, logs: Path):
         == 0
     )
     for view in ("parameter", "step", "compare"):
-        page.open(run=(logs / "hostile").as_posix(), view=view)
+        page.open(run=name_of(logs / "hostile"), view=view)
         assert page.texts(".messages p") == []
 
 
 @pytest.mark.parametrize("name", ["odd", "one"])
 @pytest.mark.parametrize("view", ["overview", "parameter", "step"])
 def test_nan_inf_one_parameter_and_one_step(page: ReportPage, logs: Path, name: str, view: str):
-    page.open(run=(logs / name).as_posix(), view=view, stat="grad_rms")
+    page.open(run=name_of(logs / name), view=view, stat="grad_rms")
     assert page.texts(".messages p") == []
     if view == "overview":
         notes = page.texts(".label .note")

@@ -294,3 +294,12 @@ def test_the_command_writes_and_says_how_much(logs: Path, tmp_path: Path, capsys
     capsys.readouterr()
     assert main(["report", str(logs / "adam"), "--format", "md", "-o", "-"]) == 0
     assert capsys.readouterr().out.startswith("# Optimizer dynamics report\n")
+
+
+def test_runs_of_one_name_keep_apart(tmp_path: Path):
+    for top in ("x", "y"):
+        write(tmp_path / top / "a" / "b" / "c", [table(["w"], 1)])
+    text, _ = report_text([tmp_path], "json")
+    assert [run["run"] for run in json.loads(text)["runs"]] == [
+        (tmp_path / top / "a" / "b" / "c").resolve().as_posix() for top in ("x", "y")
+    ]
