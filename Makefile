@@ -15,11 +15,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types build gpu bench clean
+.PHONY: help demo test check lint types build gpu bench bench-diagnosis clean
 .DELETE_ON_ERROR:
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.recipes ## install, then train the NLP and the GNN recipe with the monitor on
 	@$(BIN)/lightning-adapt demo
@@ -49,7 +49,10 @@ gpu: $(VENV)/.test ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu --durations=15 $(TESTS)
 
 bench: $(VENV)/.test ## what watching costs: engines, recipes, memory, other monitors; see docs/performance.md
-	@for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" $(BENCH) || exit; done
+	@for file in $(filter-out %/bench_diagnosis.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python "$$file" $(BENCH) || exit; done
+
+bench-diagnosis: $(VENV)/.test ## is the diagnosis true? some hundred small trainings, sick and healthy; see docs/diagnosis.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_diagnosis.py $(BENCH)
 
 clean: ## remove the environment, builds and caches (logs in runs/ stay)
 	rm -rf $(VENV) .venv-peers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*

@@ -14,13 +14,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # What is measured is the code beside this file, whatever else may be installed.
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+
+if TYPE_CHECKING:
+    from _bars import Bar
 
 RESULTS = ROOT / "benchmarks" / "results"
 Action = Callable[[], object]
@@ -165,27 +168,30 @@ class Result:
 QUIET = 0.85
 
 
-def finish(result: Result, folder: Path, cores_before: float) -> Path:
+def finish(
+    result: Result, folder: Path, cores_before: float | None, bars: Mapping[str, Bar] | None = None
+) -> Path:
     """Print the tables and write everything to one JSON file; a busy machine judges no bar.
 
     Args:
         result: What was found.
         folder: Where the file goes.
-        cores_before: `cores_given` at the start.
+        cores_before: `cores_given` at the start; ``None`` where figures are no times, so that it is all one.
+        bars: What is promised; ``None`` takes what the monitor may cost.
     """
-    from _bars import verdicts
+    from _bars import BARS, verdicts
     from rich.console import Console
     from rich.table import Table as Rich
 
-    given = min(cores_before, cores_given())
-    if given < QUIET and not result.quick:
+    given = None if cores_before is None else min(cores_before, cores_given())
+    if given is not None and given < QUIET and not result.quick:
         result.note(
             f"busy machine: this process got {given:.0%} of the cores of its threads, so ratios against "
             "torch's operations are not to be trusted and no bar is judged; measure again on a quiet one"
         )
         result.bars = {}
     console = Console(width=None if sys.stdout.isatty() else 140)
-    for table in [*result.tables, verdicts(result.bars)]:
+    for table in [*result.tables, verdicts(result.bars, BARS if bars is None else bars)]:
         if not table.rows:
             continue
         shown = Rich(title=table.title, caption=table.about, title_justify="left", caption_justify="left")
@@ -202,7 +208,11 @@ def finish(result: Result, folder: Path, cores_before: float) -> Path:
     return path
 
 
-_WORDS = {"engine", "dtype", "what", "where", "recipe", "monitor", "from", "to", "verdict"}
+_WORDS = {
+    *("engine", "dtype", "what", "where", "recipe", "monitor", "from", "to", "verdict"),
+    *("sickness", "spikes", "by rule", "wrong", "which", "trial", "half", "not named", "named wrongly"),
+    "said instead",
+}
 
 
 def readable(value: Any) -> str:

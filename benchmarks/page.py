@@ -1,38 +1,43 @@
-"""Fill the tables of docs/performance.md from the JSON of the benchmarks: no figure is copied by hand."""
+"""Fill the tables of docs/ from the JSON of the benchmarks: no figure is copied by hand."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from _bars import unmeasured, verdicts
+from _bars import BARS, Bar, unmeasured, verdicts
 from _measure import RESULTS, ROOT, Table, readable
+from diagnosis.bars import BARS as DIAGNOSIS_BARS
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = {"performance.md": BARS, "diagnosis.md": DIAGNOSIS_BARS}
+"""Page in docs/ to the bars that it lists."""
 NOTHING = "*Not measured yet.*"
 
 
 def main() -> None:
-    """Read all results and rewrite the page between its markers."""
+    """Read all results and rewrite the pages between their markers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder with the JSON files")
-    parser.add_argument("--markdown", type=Path, default=PAGE, help="the page to fill")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder with the pages to fill")
     args = parser.parse_args()
     results = [json.loads(path.read_text()) for path in sorted(args.results.glob("*.json"))]
-    args.markdown.write_text(filled(args.markdown.read_text(), results))
+    for name, bars in PAGES.items():
+        page = args.docs / name
+        page.write_text(filled(page.read_text(), results, bars))
 
 
-def filled(page: str, results: list[dict[str, Any]]) -> str:
+def filled(page: str, results: list[dict[str, Any]], bars: Mapping[str, Bar] = BARS) -> str:
     """The page with what ``results`` say between ``<!-- name -->`` and ``<!-- end -->``.
 
-    Quick runs are left out: they say nothing of speed.
+    Quick runs are left out: they say nothing.
     """
     results = [result for result in results if not result["quick"]]
     measured = {key: value for result in results for key, value in result["bars"].items()}
-    parts = {"bars": _markdown(verdicts(measured)) or NOTHING, "unmeasured": _left(measured)}
+    parts = {"bars": _markdown(verdicts(measured, bars)) or NOTHING, "unmeasured": _left(measured)}
     for result in results:
         name = f"{result['name']}-{result['device']}"
         parts[name] = "\n\n".join([_made(result), *map(_section, result["tables"]), *_notes(result)])
