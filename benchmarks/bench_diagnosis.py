@@ -19,7 +19,8 @@ from diagnosis.bars import BARS
 from diagnosis.healthy import healthy
 from diagnosis.run import judge_all, train_all
 from diagnosis.score import Case, healthy_rows, missed_rows, sick_row, sick_shares
-from diagnosis.sicknesses import Sickness, sicknesses
+from diagnosis.sickness import Sickness
+from diagnosis.sicknesses import sicknesses
 from diagnosis.trial import HALVES, Trial
 
 

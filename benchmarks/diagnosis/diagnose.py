@@ -127,6 +127,7 @@ def _told(
 ) -> tuple[int | None, frozenset[str], frozenset[str]]:
     """When the sign had said all of it, which parameters it left out, and which it should not have named."""
     fitting = [f for f in findings if sign.fits(f) and f.first_step >= truth.onset]
+    fitting = [f for f in fitting if not truth.cause or f.cause == truth.cause]
     if sign.whole:
         named = {f.parameter for f in fitting if f.parameter}
         surplus = named - truth.right - truth.allowed if truth.right else set()

@@ -22,11 +22,13 @@ class Truth:
         right: Parameters that are sick: all of them are to be named.
         allowed: Further ones of which it is not wrong to name them.
         onset: Step at which the sickness begins.
+        cause: Of the finding; empty: any that tells the sickness.
     """
 
     right: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
     onset: int = 0
+    cause: str = ""
 
 
 @dataclass(frozen=True)

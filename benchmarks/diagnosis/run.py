@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import sys
 import traceback
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from diagnosis.diagnose import Diagnosis, diagnose
 from diagnosis.record import load, save
-from diagnosis.sicknesses import Sickness
+from diagnosis.sickness import Sickness
 from diagnosis.trial import Trial
 
 
@@ -40,10 +41,7 @@ def train_all(trials: Iterable[Trial], folder: Path, workers: int) -> list[str]:
 
 
 def _quieten() -> None:
-    import logging
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.disable(logging.INFO)
 
 
 def _one(job: tuple[Trial, Path]) -> tuple[str, str]:

@@ -77,11 +77,9 @@ class Trial:
     @property
     def key(self) -> str:
         """Changes whenever the configuration does, or code that its tables come from."""
-        from diagnosis.injections import INJECTIONS
-
         # How seldom tables are looked at, and what the sickness is called, makes no other training.
         about = {name: value for name, value in asdict(self).items() if name not in ("every", "name", "number")}
-        source = inspect.getsource(INJECTIONS[self.injection]) if self.injection else ""
+        source = _source(self.injection) if self.injection else ""
         text = json.dumps([about, self.seed, source, _code(), torch.__version__], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -91,6 +89,15 @@ class Trial:
         for given in (self.model, self.data, self.trainer, self.options):
             parts += [f"{name}={value}" for name, value in given.items()]
         return " ".join(parts)
+
+
+@cache
+def _source(injection: str) -> str:
+    """Of an injection's class and those it is derived from, but for their common base."""
+    from diagnosis.injections import INJECTIONS, Injection
+
+    line = INJECTIONS[injection].__mro__
+    return "".join(inspect.getsource(one) for one in line[: line.index(Injection)])
 
 
 @cache

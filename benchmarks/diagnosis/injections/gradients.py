@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from diagnosis.injections.base import Injection, names_of
 from diagnosis.record import Truth
+from torch import Tensor
 
 
 class Detached(Injection):
@@ -34,9 +37,201 @@ class Detached(Injection):
         return Truth(self._without)
 
 
+class Frozen(Injection):
+    """A layer is frozen, and its parameters are still in the optimizer.
+
+    Args:
+        layer: Path of the module.
+        step: Batch from which on it is frozen.
+    """
+
+    def __init__(self, layer: str, step: int = 0) -> None:
+        self.layer, self.step = layer, step
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Freeze when it is time; the optimizer was made before."""
+        if trainer.global_step == self.step:
+            pl_module.get_submodule(self.layer).requires_grad_(False)
+
+    def truth(self, model: Any) -> Truth:
+        """All parameters of the layer."""
+        return Truth(names_of(model, model.get_submodule(self.layer)), onset=self.step)
+
+
 class NotZeroed(Injection):
     """Nobody sets gradients to zero."""
 
     def arrange(self, model: Any, data: Any) -> None:
         """Override the hook, as users do."""
         model.optimizer_zero_grad = lambda *_: None
+
+
+class Exploding(Injection):
+    """The gradients of one layer are far too large, as by a factor in its backward pass.
+
+    Args:
+        layer: Path of the module.
+        factor: Of its gradients.
+        step: Optimizer step from which on.
+    """
+
+    def __init__(self, layer: str, factor: float = 1e4, step: int = 0) -> None:
+        self.layer, self.factor, self.step = layer, factor, step
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Hook in."""
+
+        def larger(gradient: Tensor) -> Tensor:
+            return gradient * self.factor if trainer.global_step >= self.step else gradient
+
+        for parameter in pl_module.get_submodule(self.layer).parameters():
+            parameter.register_hook(larger)
+
+    def truth(self, model: Any) -> Truth:
+        """Its weight matrices; its biases may be named."""
+        layer = model.get_submodule(self.layer)
+        matrices = {id(p) for p in layer.parameters() if sum(size > 1 for size in p.shape) >= 2}
+        right = frozenset(name for name, p in model.named_parameters() if id(p) in matrices)
+        return Truth(right, names_of(model, layer), self.step)
+
+
+class InfiniteBatch(Injection):
+    """One batch has a loss that is inf, or an overflow in the gradient of one parameter.
+
+    Args:
+        step: Optimizer step of the batch.
+        parameter: Where the overflow is; empty: in the loss.
+        value: What it is there.
+    """
+
+    def __init__(self, step: int, parameter: str = "", value: float = math.inf) -> None:
+        self.step, self.parameter, self.value = step, parameter, value
+
+    def arrange(self, model: Any, data: Any) -> None:
+        """Break the loss, if that is where."""
+        if not self.parameter:
+            inner = model.training_step
+
+            def training_step(batch: Any, batch_idx: int) -> Tensor:
+                loss: Tensor = inner(batch, batch_idx)
+                return loss * self.value if model.trainer.global_step == self.step else loss
+
+            model.training_step = training_step
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Break the gradient, if that is where."""
+
+        def broken(gradient: Tensor) -> Tensor:
+            if trainer.global_step != self.step:
+                return gradient
+            gradient = gradient.clone()
+            gradient[(0,) * gradient.ndim] = self.value
+            return gradient
+
+        if self.parameter:
+            pl_module.get_parameter(self.parameter).register_hook(broken)
+
+    def truth(self, model: Any) -> Truth:
+        """The parameter; of a broken loss, any will do."""
+        if not self.parameter:
+            return Truth(onset=self.step, cause="all")
+        return Truth(frozenset({self.parameter}), onset=self.step, cause="gradient")
+
+
+class ScaleCollapse(Injection):
+    """Gradients overflow at any loss scale, so that the scaler lowers it again and again.
+
+    Args:
+        step: Batch at which it begins.
+        factor: Of the loss.
+    """
+
+    def __init__(self, step: int, factor: float = math.inf) -> None:
+        self.step, self.factor = step, factor
+
+    def arrange(self, model: Any, data: Any) -> None:
+        """Make the loss overflow."""
+        inner, seen = model.training_step, 0
+
+        def training_step(batch: Any, batch_idx: int) -> Tensor:
+            nonlocal seen
+            seen += 1
+            loss: Tensor = inner(batch, batch_idx)
+            return loss * self.factor if seen > self.step else loss
+
+        model.training_step = training_step
+
+    def truth(self, model: Any) -> Truth:
+        """When it began."""
+        return Truth(onset=self.step)
+
+
+class ReturningSignal(Injection):
+    """Gradients are small for a while, so that the second moment forgets what they can be, and come back.
+
+    The value of the loss stays what it is; only its gradient is made smaller.
+
+    Args:
+        factor: Of the gradient meanwhile.
+        begin: Optimizer step from which on it is small.
+        end: Optimizer step at which it is back.
+        layer: Path of the module whose gradients are meant; empty: all.
+    """
+
+    def __init__(self, factor: float, begin: int, end: int, layer: str = "") -> None:
+        self.factor, self.begin, self.end, self.layer = factor, begin, end, layer
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Hook in."""
+
+        def smaller(gradient: Tensor) -> Tensor:
+            return gradient * self.factor if self.begin <= trainer.global_step < self.end else gradient
+
+        for parameter in pl_module.get_submodule(self.layer).parameters():
+            parameter.register_hook(smaller)
+
+    def truth(self, model: Any) -> Truth:
+        """When the gradients come back."""
+        return Truth(onset=self.end)
+
+
+class TwoOptimizers(Injection):
+    """A layer's parameters are in two optimizers, in manual optimization.
+
+    Args:
+        layer: Path of the module that both have.
+        first: Class of the optimizer that has everything.
+        second: Class of the one that has the layer once more.
+        lr: Learning rate of both.
+    """
+
+    def __init__(self, layer: str, first: str = "AdamW", second: str = "AdamW", lr: float = 2e-3) -> None:
+        self.layer, self.classes, self.lr = layer, (first, second), lr
+
+    def arrange(self, model: Any, data: Any) -> None:
+        """Let the module step both, as for a GAN whose parts share a layer."""
+        inner = model.training_step
+        model.automatic_optimization = False
+
+        def training_step(batch: Any, batch_idx: int) -> Tensor:
+            optimizers = model.optimizers()
+            loss: Tensor = inner(batch, batch_idx)
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            model.manual_backward(loss)
+            for optimizer in optimizers:
+                optimizer.step()
+            return loss.detach()
+
+        def configure_optimizers() -> list[torch.optim.Optimizer]:
+            parts = (model.parameters(), model.get_submodule(self.layer).parameters())
+            return [
+                getattr(torch.optim, name)(part, lr=self.lr)
+                for name, part in zip(self.classes, parts, strict=True)
+            ]
+
+        model.training_step, model.configure_optimizers = training_step, configure_optimizers
+
+    def truth(self, model: Any) -> Truth:
+        """The layer's parameters."""
+        return Truth(names_of(model, model.get_submodule(self.layer)))
