@@ -92,7 +92,8 @@ def exploding() -> Sickness:
     return Sickness(
         trials("exploding layer", "exploding", variations),
         (Sign("gradient-outlier"),),
-        ("spike-warning", "gradient-depth", "step-too-large"),
+        # Clipped together with it, all other gradients become next to nothing.
+        ("spike-warning", "gradient-depth", "step-too-large", "epsilon-floor"),
     )
 
 
@@ -153,4 +154,6 @@ def two_optimizers() -> Sickness:
         vary("gat", steps=30, layer="net.conv1"),
         vary("gat", steps=30, layer="net.conv2", first="Adagrad", second="RMSprop"),
     ]
-    return Sickness(trials("two optimizers", "two-optimizers", variations), (Sign("two-optimizers"),))
+    # torch's AdamW decays whatever it is given.
+    also = ("decay-on-norms",)
+    return Sickness(trials("two optimizers", "two-optimizers", variations), (Sign("two-optimizers"),), also)

@@ -115,19 +115,18 @@ def small_rate() -> Sickness:
 def adagrad_stall() -> Sickness:
     """Adagrad whose rate has fallen until nothing moves."""
     limits = {"within": 3e-4, "allowed": 2e-3}
-    falling, full = {"optimizer_options": {"lr_decay": 1.0}}, {"schedule": "constant"}
-    started = {"optimizer_options": {"initial_accumulator_value": 1000.0}}
+    full = {"schedule": "constant"}
     variations = [
-        vary("char-lm", "adagrad", model={**falling, **full}, **limits),
-        vary("llama", "adagrad", model={**falling, **full, "layers": 1}, **limits),
-        vary("gcn", "adagrad", model=started, **limits),
-        vary("gat", "adagrad", model=started, **limits),
-        vary("gin", "adagrad", model={**falling, **full}, **limits),
-        vary("gcn", "adagrad", steps=200, model={"optimizer_options": {"lr_decay": 2.0}}, **limits),
-        vary("char-lm", "adagrad", model={**started, **full, "lr": 0.03}, **limits),
-        vary("llama", "adagrad", model={**started, **full, "lr": 0.1}, **limits),
-        vary("gat", "adagrad", steps=160, model={"optimizer_options": {"lr_decay": 3.0}}, **limits),
-        vary("char-lm", "adagrad", model={**full, "optimizer_options": {"lr_decay": 0.5}, "width": 16}, **limits),
+        vary("char-lm", "adagrad", model={**full, "optimizer_options": {"lr_decay": 10.0}}, **limits),
+        vary("llama", "adagrad", model={**full, "optimizer_options": {"lr_decay": 5.0}, "layers": 1}, **limits),
+        vary("gcn", "adagrad", model={"optimizer_options": {"initial_accumulator_value": 1e3}}, **limits),
+        vary("gat", "adagrad", model={"optimizer_options": {"initial_accumulator_value": 1e3}}, **limits),
+        vary("gin", "adagrad", model={**full, "optimizer_options": {"lr_decay": 1.0}}, **limits),
+        vary("gcn", "adagrad", steps=160, model={"optimizer_options": {"lr_decay": 5.0}}, **limits),
+        vary("char-lm", "adagrad", model={**full, "optimizer_options": {"initial_accumulator_value": 1e4}}, **limits),
+        vary("llama", "adagrad", model={**full, "optimizer_options": {"initial_accumulator_value": 1e4}}, **limits),
+        vary("gat", "adagrad", steps=160, model={"optimizer_options": {"lr_decay": 5.0}}, **limits),
+        vary("char-lm", "adagrad", model={**full, "optimizer_options": {"lr_decay": 20.0}, "width": 16}, **limits),
     ]
     return Sickness(trials("Adagrad stalls", "stalling", variations), (Sign("adagrad-decay"),))
 
@@ -141,7 +140,7 @@ def epochwise_schedule() -> Sickness:
         vary("char-lm", "adam", model={"warmup_steps": 20}, trainer={"limit_train_batches": 30}, **warm),
         vary("gin", "adam", model={"warmup_steps": 30, "schedule": "linear"}, **warm),
         vary("gin", "rmsprop", model={"warmup_steps": 50, "schedule": "constant"}, **warm),
-        vary("gin", "adam", **fall),
+        vary("gin", "adam", model={"schedule": "cosine"}, **fall),
         vary("gin", "adamw", model={"schedule": "linear"}, **fall),
         vary("llama", "adamw", model={"warmup_steps": 0}, trainer=epochs, **fall),
         vary("char-lm", "rmsprop", model={"warmup_steps": 0, "schedule": "linear"}, trainer=epochs, **fall),
@@ -175,18 +174,18 @@ def decay_on_norms() -> Sickness:
 
 def unseen_rows() -> Sickness:
     """Words, nodes' features and positions that never come, and move all the same."""
-    long = {"context": 64}
+    long, few = {"context": 64}, {"train_per_class": 1}
     variations = [
         vary("text", "adamw"),
         vary("text", "adam", model={"weight_decay": 1e-3, "layers": 1}),
-        vary("gcn", "adam"),
-        vary("gcn", "adamw", model={"weight_decay": 0.05}),
-        vary("gat", "adam"),
-        vary("gat", "adamw", model={"weight_decay": 0.05}),
+        vary("gcn", "adam", data=few),
+        vary("gcn", "adamw", model={"weight_decay": 0.05}, data=few),
+        vary("gat", "adam", data=few),
+        vary("gat", "adamw", model={"weight_decay": 0.05}, data=few),
         vary("char-lm", "adamw", model=long),
         vary("char-lm", "adam", model={**long, "weight_decay": 1e-3}),
-        vary("gcn", "rmsprop", data={"train_per_class": 5}),
-        vary("gcn", "nadam", data={"train_per_class": 5}),
+        vary("gcn", "rmsprop", model={"hidden": 32}, data={"train_per_class": 2}),
+        vary("gcn", "nadam", data={"train_per_class": 2}),
     ]
     return Sickness(trials("unseen rows move", "unseen-rows", variations), (Sign("dead-rows"),))
 

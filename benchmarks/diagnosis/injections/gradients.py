@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import torch
@@ -174,18 +176,31 @@ class ReturningSignal(Injection):
     Args:
         factor: Of the gradient meanwhile.
         begin: Optimizer step from which on it is small.
-        end: Optimizer step at which it is back.
+        end: Optimizer step at which it begins to come back.
+        over: Optimizer steps that it takes to come back, by the same factor each.
         layer: Path of the module whose gradients are meant; empty: all.
+        batches: Train on so many batches again and again, so that no noise hides a spike; 0: on all.
     """
 
-    def __init__(self, factor: float, begin: int, end: int, layer: str = "") -> None:
-        self.factor, self.begin, self.end, self.layer = factor, begin, end, layer
+    def __init__(
+        self, factor: float, begin: int, end: int, over: int = 1, layer: str = "", batches: int = 0
+    ) -> None:
+        self.factor, self.begin, self.end, self.over = factor, begin, end, over
+        self.layer, self.batches = layer, batches
+
+    def arrange(self, model: Any, data: Any) -> None:
+        """Repeat batches."""
+        if self.batches:
+            inner = data.train_dataloader
+            data.train_dataloader = lambda: Repeated(inner(), self.batches)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Hook in."""
 
         def smaller(gradient: Tensor) -> Tensor:
-            return gradient * self.factor if self.begin <= trainer.global_step < self.end else gradient
+            step = trainer.global_step
+            left = min(max((self.end + self.over - 1 - step) / self.over, 0.0), 1.0) if step >= self.begin else 0.0
+            return gradient * self.factor**left if left else gradient
 
         for parameter in pl_module.get_submodule(self.layer).parameters():
             parameter.register_hook(smaller)
@@ -193,6 +208,27 @@ class ReturningSignal(Injection):
     def truth(self, model: Any) -> Truth:
         """When the gradients come back."""
         return Truth(onset=self.end)
+
+
+class Repeated:
+    """The first batches of a loader, again and again.
+
+    Args:
+        loader: Which.
+        batches: How many.
+    """
+
+    def __init__(self, loader: Any, batches: int) -> None:
+        self._length = len(loader)
+        self._batches = list(islice(loader, batches))
+
+    def __len__(self) -> int:
+        """As many as the loader has."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go round."""
+        return islice(cycle(self._batches), self._length)
 
 
 class TwoOptimizers(Injection):
