@@ -7,43 +7,43 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from _measure import RESULTS, Result, Table, finish
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from diagnosis.bars import BARS
 from diagnosis.healthy import healthy
-from diagnosis.run import judge_all, train_all
-from diagnosis.score import Case, healthy_rows, missed_rows, sick_row, sick_shares
-from diagnosis.sickness import Sickness
+from diagnosis.run import Job, judge_all, train_all
+from diagnosis.score import Case, healthy_rows, measured, missed_rows, sick_row, spike_row
 from diagnosis.sicknesses import sicknesses
-from diagnosis.trial import HALVES, Trial
+from diagnosis.spikes import ORGANIC, PROVOKED, spikes_of, spiking
+from diagnosis.trial import HALVES
 
 
 def main() -> None:
     """Train what is missing, judge, print and write."""
     args = _arguments()
-    sick = [one for one in sicknesses() if any(word in one.name for word in args.only or [""])]
-    well = healthy() if not args.only or any(word in "healthy" for word in args.only) else ()
+    sick = [one for one in sicknesses() if _asked(one.name, args.only)]
+    others = [trial for trial in (*spiking(), *healthy()) if _asked(trial.name, args.only)]
+    jobs: list[Job] = [(trial, one) for one in sick for trial in one.trials]
+    jobs += [(trial, None) for trial in others]
     if args.quick:
-        sick, well = [_short(one, args.steps) for one in sick], tuple(_shortened(well, args.steps))
-    chosen = [trial for one in sick for trial in one.trials if trial.of(args.half)]
-    chosen += [trial for trial in well if trial.of(args.half)]
+        jobs = [(replace(trial, steps=args.steps), one) for trial, one in jobs if trial.number < 2]
+    jobs = [(trial, one) for trial, one in jobs if trial.of(args.half)]
     result = Result("diagnosis", "cpu", args.quick or bool(args.only))
-    faults = train_all(chosen, args.records, args.workers)
+    faults = train_all((trial for trial, _ in jobs), args.records, args.workers)
     for fault in faults:
         result.note(f"could not be trained: {fault}")
-    jobs = [(trial, one) for one in sick for trial in one.trials if trial in chosen]
-    jobs += [(trial, None) for trial in well if trial in chosen]
     cases = judge_all(jobs, args.records, args.workers, every=args.every, facts=not args.no_facts)
-    _fill(result, sick, cases)
+    _fill(result, cases)
     if not faults and not result.quick:
-        _judge_bars(result, cases)
+        result.bars |= measured(cases)
     finish(result, args.results, None, BARS)
+
+
+def _asked(name: str, words: list[str] | None) -> bool:
+    return words is None or any(word in name for word in words)
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,48 +60,41 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _short(sickness: Sickness, steps: int) -> Sickness:
-    return replace(sickness, trials=tuple(_shortened(sickness.trials, steps)))
-
-
-def _shortened(trials: tuple[Trial, ...], steps: int) -> list[Trial]:
-    return [replace(trial, steps=steps) for trial in trials[:2]]
-
-
-def _fill(result: Result, sick: list[Sickness], cases: list[Case]) -> None:
-    about = {one.name: [case for case in cases if case[0].name == one.name] for one in sick}
-    table = Table(
-        "Sick trainings",
-        "tuning, held-out: variations in which the sickness was told, with its parameters and its cause. told "
-        "after: steps from its beginning, median. before loss: steps until the loss shows it, median over those "
-        "where it does. loss silent: told, and the loss never shows it. wrong: warnings and critical findings "
-        "that have nothing to do with it.",
-        [sick_row(name, found) for name, found in about.items() if found],
-    )
-    missed = Table(
-        "Not found",
-        "by name: parameters not named, or named and not sick.",
-        missed_rows(case for found in about.values() for case in found),
-    )
-    healthy_cases = [case for case in cases if case[0].name == "healthy"]
-    well = Table(
-        "Healthy trainings",
-        "Every warning and every critical finding is a false alarm.",
-        healthy_rows(healthy_cases) if healthy_cases else [],
-    )
-    result.tables += [shown for shown in (table, missed, well) if shown.rows]
-
-
-def _judge_bars(result: Result, cases: list[Case]) -> None:
-    held_out = [case for case in cases if case[0].held_out]
-    sick = [case for case in held_out if case[0].name != "healthy"]
-    well = [diagnosis for trial, diagnosis in held_out if trial.name == "healthy"]
-    if sick:
-        result.bars["found_least"] = min(sick_shares(sick).values())
-    if well:
-        for severity, key in (("critical", "healthy_critical"), ("warning", "healthy_warnings")):
-            alarms = sum(f.severity == severity for diagnosis in well for f in diagnosis.findings)
-            result.bars[key] = alarms / len(well)
+def _fill(result: Result, cases: list[Case]) -> None:
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case[0].name, []).append(case)
+    well, spiky = groups.pop("healthy", []), {name: groups.pop(name, []) for name in (PROVOKED, ORGANIC)}
+    tables = [
+        Table(
+            "Sick trainings",
+            "tuning, held-out: variations in which the sickness was told, with its parameters and its cause. told "
+            "after: steps from its beginning, median. before loss: steps until the loss shows it, median over "
+            "those where it does. loss silent: told, and the loss never shows it. wrong: warnings and critical "
+            "findings that have nothing to do with it.",
+            [sick_row(name, found) for name, found in groups.items()],
+        ),
+        Table(
+            "Not found",
+            "Parameters that are sick and were not named, or were named and are not sick.",
+            missed_rows(case for found in groups.values() for case in found),
+        ),
+        Table(
+            "Loss spikes",
+            "warned: spikes of the loss with a warning in the steps before. lead: steps between, median.",
+            [
+                spike_row(name, [s for case in found for s in spikes_of(*case)], len(found))
+                for name, found in spiky.items()
+                if found
+            ],
+        ),
+        Table(
+            "Healthy trainings",
+            "Every warning and every critical finding is a false alarm.",
+            healthy_rows(well) if well else [],
+        ),
+    ]
+    result.tables += [table for table in tables if table.rows]
 
 
 if __name__ == "__main__":

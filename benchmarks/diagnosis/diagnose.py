@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from diagnosis.loss import shows_at
+from diagnosis.loss import shows_at, spikes
 from diagnosis.record import Record, Truth
 
 from lightning_adapt.health import Facts, Finding, Judge
@@ -43,6 +43,7 @@ class Diagnosis:
         missing: Sick parameters that no sign named.
         surplus: Parameters that a sign named and should not have.
         wrong: Warnings and critical findings that have nothing to do with it.
+        spikes: Spikes of the loss from the beginning on.
     """
 
     findings: tuple[Finding, ...]
@@ -53,6 +54,7 @@ class Diagnosis:
     missing: frozenset[str] = frozenset()
     surplus: frozenset[str] = frozenset()
     wrong: tuple[Finding, ...] = field(default=())
+    spikes: tuple[int, ...] = ()
 
     @property
     def found(self) -> bool:
@@ -112,6 +114,7 @@ def diagnose(
         step=first,
         loss_step=shows_at(record.losses, record.truth.onset),
         onset=record.truth.onset,
+        spikes=tuple(step for step in spikes(record.losses) if step >= record.truth.onset),
         missing=best[1],
         surplus=best[2],
         wrong=tuple(

@@ -15,6 +15,9 @@ from diagnosis.record import load, save
 from diagnosis.sickness import Sickness
 from diagnosis.trial import Trial
 
+Job = tuple[Trial, Sickness | None]
+"""A trial, and what is wrong with it, if anything."""
+
 
 def train_all(trials: Iterable[Trial], folder: Path, workers: int) -> list[str]:
     """Train each trial that has no record.
@@ -61,7 +64,7 @@ def _one(job: tuple[Trial, Path]) -> tuple[str, str]:
 
 
 def judge_all(
-    jobs: Sequence[tuple[Trial, Sickness | None]],
+    jobs: Sequence[Job],
     folder: Path,
     workers: int,
     *,
@@ -87,7 +90,7 @@ def judge_all(
 
 
 def _judged(
-    job: tuple[Trial, Sickness | None], *, folder: Path, every: int | None, facts: bool
+    job: Job, *, folder: Path, every: int | None, facts: bool
 ) -> Diagnosis | None:
     trial, sickness = job
     record = load(trial, folder)

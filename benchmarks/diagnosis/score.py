@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from diagnosis.diagnose import Diagnosis
+from diagnosis.spikes import ORGANIC, PROVOKED, Spike, spikes_of
 from diagnosis.trial import Trial
 
 from lightning_adapt.health import Finding
@@ -60,12 +61,25 @@ def sick_row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
     }
 
 
-def sick_shares(cases: Iterable[Case]) -> dict[str, float]:
-    """Share found, by sickness."""
-    groups: dict[str, list[bool]] = {}
-    for trial, diagnosis in cases:
-        groups.setdefault(trial.name, []).append(diagnosis.found)
-    return {name: sum(found) / len(found) for name, found in groups.items()}
+def measured(cases: Iterable[Case]) -> dict[str, float]:
+    """What `bars.BARS` are about, from the held-out half."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        if case[0].held_out:
+            groups.setdefault(case[0].name, []).append(case)
+    well, spiky = groups.pop("healthy", []), groups.pop(PROVOKED, [])
+    groups.pop(ORGANIC, None)
+    found: dict[str, float] = {}
+    if groups:
+        found["found_least"] = min(Half("", one).share or 0.0 for one in groups.values())
+    leads = [spike.lead for case in spiky for spike in spikes_of(*case)]
+    if leads:
+        found["spikes_warned"] = sum(lead is not None for lead in leads) / len(leads)
+        found["spike_lead"] = float(median([lead for lead in leads if lead is not None] or [0]))
+    for severity, key in (("critical", "healthy_critical"), ("warning", "healthy_warnings")):
+        if well:
+            found[key] = _alarms(Half("", well), severity) or 0.0
+    return found
 
 
 def missed_rows(cases: Iterable[Case]) -> list[dict[str, Any]]:
@@ -106,29 +120,23 @@ def _healthy_row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
     }
 
 
-def spike_row(name: str, cases: Sequence[Case], spikes: Sequence[tuple[bool, bool, int | None]]) -> dict[str, Any]:
-    """One line on loss spikes.
-
-    Args:
-        name: What provoked them.
-        cases: The trainings.
-        spikes: Of each spike: whether it is held out, whether a warning came before, and how long before.
-    """
-    leads = [lead for _, warned, lead in spikes if warned and lead is not None]
+def spike_row(name: str, spikes: Sequence[Spike], runs: int) -> dict[str, Any]:
+    """One line on the loss spikes of ``runs`` trainings."""
+    leads = [spike.lead for spike in spikes if spike.lead is not None]
+    tune, held_out = ([s for s in spikes if s.trial.held_out == half] for half in (False, True))
     return {
         "spikes": name,
-        "runs": len(cases),
-        "tuning": _warned(spikes, held_out=False),
-        "held-out": _warned(spikes, held_out=True),
+        "runs": runs,
+        "warned, tuning": _warned(tune),
+        "warned, held-out": _warned(held_out),
         "lead": _median(leads),
         "least": min(leads, default=None),
         "most": max(leads, default=None),
     }
 
 
-def _warned(spikes: Sequence[tuple[bool, bool, int | None]], *, held_out: bool) -> str:
-    chosen = [warned for half, warned, _ in spikes if half == held_out]
-    return f"{sum(chosen)} of {len(chosen)}"
+def _warned(spikes: Sequence[Spike]) -> str:
+    return f"{sum(s.lead is not None for s in spikes)} of {len(spikes)}" if spikes else "–"
 
 
 def _count(findings: Iterable[Finding], severity: str) -> int:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from diagnosis.loss import spikes
-from diagnosis.record import Record
+from diagnosis.diagnose import Diagnosis
 from diagnosis.trial import Trial
 from diagnosis.variations import NONE, Settings, trials, vary
-
-from lightning_adapt.health import Finding
 
 RULE = "spike-warning"
 FAR = 20
@@ -106,12 +102,11 @@ def _organic() -> tuple[Trial, ...]:
     return tuple(replace(trial, options={**trial.options, "end": 0}) for trial in trials(ORGANIC, "returning-signal", variations))
 
 
-def spikes_of(record: Record, findings: Sequence[Finding]) -> list[Spike]:
+def spikes_of(trial: Trial, diagnosis: Diagnosis) -> list[Spike]:
     """The spikes of a training, and the warnings before them."""
-    warned = sorted(f.first_step for f in findings if f.rule == RULE and f.severity != "info")
+    warned = [f.first_step for f in diagnosis.findings if f.rule == RULE and f.severity != "info"]
     found = []
-    for step in spikes(record.losses):
-        if step >= record.truth.onset:
-            leads = [step - at for at in warned if max(record.truth.onset, step - FAR) <= at < step]
-            found.append(Spike(record.trial, step, max(leads, default=None)))
+    for step in diagnosis.spikes:
+        leads = [step - at for at in warned if max(diagnosis.onset, step - FAR) <= at < step]
+        found.append(Spike(trial, step, max(leads, default=None)))
     return found
