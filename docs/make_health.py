@@ -189,7 +189,8 @@ def limit_of(rule: Rule, case: Sick) -> float | None:
         "threshold",
         {"grew": "ratio", "persistent": "slow", "alarm": "alarm"}.get(case.cause, ""),
     )
-    return next((rule.thresholds[name] for name in names if name in rule.thresholds), None)
+    limit = next((rule.thresholds[name] for name in names if name in rule.thresholds), None)
+    return 1 / limit if limit and case.cause == "vanishing" else limit
 
 
 def picture(rule: Rule, case: Sick, healthy: Tables) -> str:

@@ -40,7 +40,7 @@ def rules_from(rules: str | Sequence[Rule] | Mapping[str, Any]) -> list[Rule]:
         >>> len(default_rules()) - len(changed)
         1
         >>> next(rule for rule in changed if rule.name == "spike-warning").thresholds
-        {'threshold': 3.0, 'alarm': 3.0, 'jump': 1.25}
+        {'threshold': 3.0, 'alarm': 3.0, 'jump': 1.25, 'near': 8.0}
     """
     if isinstance(rules, str):
         if rules != "default":

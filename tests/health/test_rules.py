@@ -200,3 +200,27 @@ def test_a_schedule_that_waits_for_real_steps_is_silent() -> None:
         judge.see(replace(table, learning_rates=rates))
     assert waited == tables[20].learning_rates
     assert "schedule-on-skips" not in {finding.rule for finding in judge.findings}
+
+
+def test_under_a_scaler_one_infinite_loss_is_no_fault_and_three_are() -> None:
+    tables = tables_of(next(case for case in CASES if case.id == "schedule-on-skips-few"))
+    for lost, expected in ((1, []), (2, []), (3, ["loss-not-finite"])):
+        judge = Judge([RULES["loss-not-finite"]], on_fault=pytest.fail)
+        for at, table in enumerate(tables):
+            judge.see(table, Facts(loss=float("nan") if 20 <= at < 20 + lost else 1.0))
+        assert [finding.rule for finding in judge.findings] == expected
+
+
+def test_a_loss_that_nobody_told_is_no_fault(calm: Tables) -> None:
+    judge = Judge([RULES["loss-not-finite"]], on_fault=pytest.fail)
+    for at, table in enumerate(calm):
+        judge.see(table, Facts(loss=None if at % 2 else 1.0))
+    assert judge.findings == []
+
+
+def test_clipping_is_told_by_the_share_of_the_last_tables(calm: Tables) -> None:
+    for every, expected in ((1, ["seen"]), (2, [])):
+        judge = Judge([RULES["clipping-always"]], on_fault=pytest.fail)
+        for at, table in enumerate(calm):
+            judge.see(table, Facts(clipped_frac=float(at % every == 0)))
+        assert [finding.cause for finding in judge.findings] == expected

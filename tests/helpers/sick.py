@@ -410,7 +410,7 @@ CASES: tuple[Sick, ...] = (
         lambda: run(make=of_usual(lr=0.03), steps=20),
         "a loss that rises",
         "",
-        with_loss([2.0] * 10 + [9.0]),
+        with_loss([2.0] * 10 + [9.0] * 3),
     ),
     Sick(
         "step-too-small",

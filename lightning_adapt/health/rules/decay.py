@@ -75,7 +75,7 @@ RULES = [
             "give biases and norms a parameter group with weight_decay=0; lightning_adapt.optimizers do so "
             "by themselves"
         ),
-        source="Goyal et al. (2017), arXiv:1706.02677, section 5.3; GPT-2, BERT and Llama leave them out",
+        source="Goyal et al. (2017), arXiv:1706.02677, do not decay norms; nor do BERT's and GPT's recipes",
     ),
     Rule(
         name="l2-with-adaptive",

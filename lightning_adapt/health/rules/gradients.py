@@ -32,10 +32,13 @@ def _non_finite(window: Window, limits: Limits) -> Verdict | None:
 
 
 def _loss(window: Window, limits: Limits) -> Verdict | None:
-    loss = window.facts.loss
-    if loss is None:
+    losses = window.past("loss")
+    if np.isnan(losses[-1]) and window.facts.loss is None:
         return None
-    return Verdict(not np.isfinite(loss), loss)
+    # A gradient scaler skips the step of a loss that is inf; only several in a row mean something.
+    wanted = 1 if window.table.loss_scale is None else int(limits["scaled"])
+    lost = ~np.isfinite(losses[-wanted:])
+    return Verdict(bool(lost.all() and len(lost) == wanted), float(losses[-1]))
 
 
 def _no_gradient(window: Window, limits: Limits) -> Verdict:
@@ -100,15 +103,16 @@ def _not_zeroed(window: Window, limits: Limits) -> Verdict | None:
 
 
 def _clipping(window: Window, limits: Limits) -> Verdict | None:
-    told = window.facts.clipped_frac
-    norms = window.past("gradient_norm")[-int(limits["tables"]) :]
-    largest = np.fmax.reduce(norms)
-    if told is not None:
-        return Verdict(told >= limits["threshold"], told, "seen", {"norm": float(norms[-1])})
-    if len(norms) < limits["tables"] or not largest > 0:
+    many = int(limits["tables"])
+    norms, told = window.past("gradient_norm")[-many:], window.past("clipped_frac")[-many:]
+    if len(norms) < many:
         return None
-    share = float((norms >= largest * (1 - limits["same"])).mean())
-    return Verdict(share >= limits["threshold"], share, "inferred", {"norm": float(largest)})
+    largest = float(np.fmax.reduce(norms))
+    seen = not np.isnan(told).any()
+    # Without being told: clipping by norm leaves all gradients that it shortens at one norm.
+    share = told.mean() if seen else (norms >= largest * (1 - limits["same"])).mean()
+    hit = bool(share >= limits["threshold"] and largest > 0)
+    return Verdict(hit, float(share), "seen" if seen else "inferred", {"norm": largest})
 
 
 RULES = [
@@ -147,6 +151,9 @@ RULES = [
         meaning="The training loss is inf or NaN.",
         measure=_loss,
         facts=("loss",),
+        columns=("loss",),
+        thresholds={"scaled": 3.0},
+        window=8,
         severity="critical",
         skipped=True,
         sentence="the training loss is {value} at step {step}",
@@ -267,7 +274,7 @@ RULES = [
         meaning="Clipping shortens nearly every gradient: the optimizer sees directions, not sizes.",
         measure=_clipping,
         facts=("clipped_frac",),
-        columns=("gradient_norm",),
+        columns=("gradient_norm", "clipped_frac"),
         thresholds={"threshold": 0.95, "tables": 20.0, "same": 1e-3},
         window=None,
         patience=3,

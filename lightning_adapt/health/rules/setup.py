@@ -79,7 +79,7 @@ RULES = [
         remedy=(
             "give them to the optimizer (model.parameters()), or requires_grad_(False) if they are to stay"
         ),
-        source="needs the fact `unoptimized`",
+        source="an optimizer moves what it was given, and nothing else",
     ),
     Rule(
         name="fused-clipping",
@@ -108,10 +108,7 @@ RULES = [
             "see whether a power of ten was lost; layer-wise decay and a head of its own stay within 100 "
             "times"
         ),
-        source=(
-            "layer-wise decay of 0.65 over 12 layers, among the steepest in use, makes 175 (Clark et al. "
-            "2020)"
-        ),
+        source="layer-wise decay of 0.65 over 12 layers, as in MAE (He et al. 2022), makes 175 times",
     ),
     Rule(
         name="warm-up-missing",

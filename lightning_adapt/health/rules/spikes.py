@@ -19,7 +19,8 @@ def _spike(window: Window, limits: Limits) -> Verdict | None:
     over_time = np.sqrt(np.average(np.nan_to_num(past[:, known]) ** 2, axis=1, weights=numel[known]))
     value, before = float(over_time[-1]), float(np.quantile(over_time[:-1], 0.9))
     share = np.where(known, numel * np.nan_to_num(past[-1]) ** 2, 0.0)
-    jump = value >= limits["jump"] * before
+    # Between readings far apart, what grew steadily looks like a jump.
+    jump = value >= limits["jump"] * before and window.steps[-1] - window.steps[-2] <= limits["near"]
     cause = ("alarm" if value >= limits["alarm"] else "jump") if jump else "lag"
     details = {
         "before": before,
@@ -72,7 +73,7 @@ RULES = [
         ),
         measure=_spike,
         columns=("rms_t",),
-        thresholds={"threshold": 2.3, "alarm": 3.0, "jump": 1.25},
+        thresholds={"threshold": 2.3, "alarm": 3.0, "jump": 1.25, "near": 8.0},
         window=50,
         severity={"alarm": "warning", "jump": "info", "lag": "info"},
         sentence={

@@ -24,13 +24,13 @@ def _too_large(window: Window, limits: Limits) -> Verdict | None:
     enough, loss = near.sum() >= min(limits["steps"], 4), window.past("loss")
     # Where the update is all that is left, what was before was small beside it.
     replaced = window.table.real_steps == 1 and middle(np.abs(window["update_ratio"][chosen] - 1)) < 0.01
-    momentum = not np.isnan(
-        window.hyper("beta1")[chosen]
-    ).all()  # without it, the first steps are long by nature
+    # Without a first moment and its bias correction, the first steps are long by nature.
+    momentum = not np.isnan(window.hyper("beta1")[chosen]).all()
     violent = momentum and mean >= limits["ratio"] and growth >= limits["growth"] / 2
-    rose = float(loss[-1] / loss[0])
+    known = loss[np.isfinite(loss)]
+    rose = middle(loss[-3:]) / float(known[0]) if len(known) and known[0] > 0 else np.nan
     grew = enough and (growth >= limits["growth"] or violent)
-    diverged = enough and rose >= limits["loss"] and mean >= 0.01
+    diverged = rose >= limits["loss"] and mean >= 0.01
     rate = max(window.table.learning_rates.values(), default=np.nan)
     details = {
         "growth": growth,
