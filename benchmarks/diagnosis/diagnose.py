@@ -42,7 +42,7 @@ class Diagnosis:
         onset: Step at which the sickness began.
         missing: Sick parameters that no sign named.
         surplus: Parameters that a sign named and should not have.
-        wrong: Warnings and critical findings that have nothing to do with it.
+        wrong: Warnings and critical findings that have nothing to do with it, or came before it.
         spikes: Spikes of the loss from the beginning on.
     """
 
@@ -117,12 +117,14 @@ def diagnose(
         spikes=tuple(step for step in spikes(record.losses) if step >= record.truth.onset),
         missing=best[1],
         surplus=best[2],
-        wrong=tuple(
-            f
-            for f in findings
-            if f.severity != "info" and f.rule not in also and not any(sign.fits(f) for sign in signs)
-        ),
+        wrong=tuple(f for f in findings if f.severity != "info" and not _follows(f, record.truth, signs, also)),
     )
+
+
+def _follows(finding: Finding, truth: Truth, signs: Iterable[Sign], also: Collection[str]) -> bool:
+    """Whether a finding tells the sickness or follows from it: before it began, none does."""
+    right = finding.rule in also or any(sign.fits(finding) for sign in signs)
+    return right and finding.first_step >= truth.onset
 
 
 def _told(
