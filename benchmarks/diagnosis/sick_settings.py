@@ -174,7 +174,7 @@ def decay_on_norms() -> Sickness:
 
 def unseen_rows() -> Sickness:
     """Words, nodes' features and positions that never come, and move all the same."""
-    long, few = {"context": 64}, {"train_per_class": 1}
+    long, few = {"context": 64}, {"package": "torchmetrics", "train_per_class": 1, "val_nodes": 20}
     variations = [
         vary("text", "adamw"),
         vary("text", "adam", model={"weight_decay": 1e-3, "layers": 1}),
@@ -185,7 +185,7 @@ def unseen_rows() -> Sickness:
         vary("char-lm", "adamw", model=long),
         vary("char-lm", "adam", model={**long, "weight_decay": 1e-3}),
         vary("gcn", "rmsprop", model={"hidden": 32}, data={"train_per_class": 2}),
-        vary("gcn", "nadam", data={"train_per_class": 2}),
+        vary("gcn", "nadam", data={**few, "train_per_class": 2}),
     ]
     return Sickness(trials("unseen rows move", "unseen-rows", variations), (Sign("dead-rows"),))
 
