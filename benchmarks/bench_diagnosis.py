@@ -1,4 +1,4 @@
-"""Is the diagnosis true? Some hundred real trainings, sick and healthy, and what the health rules say of them.
+"""Is the diagnosis true? Some hundred real trainings, sick and healthy, and what the rules say of them.
 
 Trainings are made once and kept (benchmarks/results/diagnosis-records); rules are judged on what was kept.
 """
@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from _measure import RESULTS, Result, Table, finish
-
 from diagnosis.bars import BARS
 from diagnosis.healthy import healthy
 from diagnosis.run import Job, judge_all, train_all
@@ -55,7 +54,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trainings at a time")
     parser.add_argument("--quick", action="store_true", help="few short trainings: does it run?")
     parser.add_argument("--steps", type=int, default=12, help="length of a quick training")
-    parser.add_argument("--records", type=Path, default=RESULTS / "diagnosis-records", help="what was trained")
+    parser.add_argument(
+        "--records", type=Path, default=RESULTS / "diagnosis-records", help="what was trained"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
     return parser.parse_args()
 
@@ -68,10 +69,10 @@ def _fill(result: Result, cases: list[Case]) -> None:
     tables = [
         Table(
             "Sick trainings",
-            "tuning, held-out: variations in which the sickness was told, with its parameters and its cause. told "
-            "after: steps from its beginning, median. before loss: steps until the loss shows it, median over "
-            "those where it does. loss silent: told, and the loss never shows it. wrong: warnings and critical "
-            "findings that have nothing to do with it.",
+            "tuning, held-out: variations in which the sickness was told, with parameters and cause. "
+            "told after: steps from its beginning, median. before loss: steps until the loss shows it, of "
+            "those where it does, median. loss silent: told, and the loss never shows it. wrong: warnings "
+            "and critical findings that have nothing to do with it.",
             [sick_row(name, found) for name, found in groups.items()],
         ),
         Table(

@@ -1,1 +1,1 @@
-"""Is the diagnosis true? Real trainings, sick and healthy, and what the rules of `lightning_adapt.health` say."""
+"""Is the diagnosis true? Real trainings, sick and healthy, and what the rules of health say of them."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from diagnosis.loss import shows_at, spikes
 from diagnosis.record import Record, Truth
-
 from lightning_adapt.health import Facts, Finding, Judge
 
 
@@ -107,17 +106,23 @@ def diagnose(
     told = {at: _told(findings, sign, record.truth) for at, sign in enumerate(signs)}
     first = min((step for step, _, _ in told.values() if step is not None), default=None)
     by = [at for at, (step, _, _) in told.items() if step is not None]
-    best = min(told.values(), key=lambda one: len(one[1]) + len(one[2]), default=(None, frozenset(), frozenset()))
+    best = min(
+        told.values(), key=lambda one: len(one[1]) + len(one[2]), default=(None, frozenset(), frozenset())
+    )
     return Diagnosis(
         findings=findings,
-        by=tuple(sorted({f"{f.rule}/{f.cause}".rstrip("/") for f in findings for at in by if signs[at].fits(f)})),
+        by=tuple(
+            sorted({f"{f.rule}/{f.cause}".rstrip("/") for f in findings for at in by if signs[at].fits(f)})
+        ),
         step=first,
         loss_step=shows_at(record.losses, record.truth.onset),
         onset=record.truth.onset,
         spikes=tuple(step for step in spikes(record.losses) if step >= record.truth.onset),
         missing=best[1],
         surplus=best[2],
-        wrong=tuple(f for f in findings if f.severity != "info" and not _follows(f, record.truth, signs, also)),
+        wrong=tuple(
+            f for f in findings if f.severity != "info" and not _follows(f, record.truth, signs, also)
+        ),
     )
 
 

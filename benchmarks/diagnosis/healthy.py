@@ -1,8 +1,8 @@
 """Healthy trainings: whatever is a warning here is a false alarm.
 
 They are the recipes as they are meant to be used: rates, decay, clipping and schedules of their YAML, with an
-eighth to a fifth of the run as warm-up where they have one. Parameters with rows that never get a gradient are
-among them (positions beyond the context, rare words): they are no sickness, unless a rule says more than info.
+eighth to a fifth of the run as warm-up where they have one. Parameters with rows that never get a gradient
+are among them (positions beyond the context, rare words): no sickness, unless a rule says more than info.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def spikes(losses: Sequence[float]) -> list[int]:
     """Steps at which the loss leaves where it was going: the first outlier of each spike.
 
     An outlier is not finite, or lies above the line through the last `WINDOW` losses by `SIGMAS` of their
-    deviations from it, and by `MATTERS` of the loss. The line may fall or be flat; where the losses rise, it is
-    their mean. Outliers are left out of the window, until they are the rule. One alone may be a hard batch; two
+    deviations from it, and by `MATTERS` of the loss. The line may fall or be flat; where the losses rise, it
+    is their mean. Outliers are left out of the window, until they are the rule. One may be a hard batch; two
     within `TOGETHER` steps are a spike. Spikes are `TOGETHER` steps apart.
 
     Example:
@@ -64,7 +64,7 @@ def stalls_at(losses: Sequence[float]) -> int | None:
 
 
 def shows_at(losses: Sequence[float], onset: int = 0) -> int | None:
-    """First step from ``onset`` on at which the loss shows it: it leaves its running mean, or falls no more."""
+    """First step from ``onset`` on at which the loss shows it: leaves its running mean, or falls no more."""
     first = [step for step in spikes(losses) if step >= onset][:1]
     calm = losses[: first[0]] if first else losses
     stall = stalls_at(calm[max(0, onset - WINDOW) :])
@@ -96,6 +96,8 @@ def _is_outlier(window: Sequence[float], loss: float) -> bool:
     slope, intercept = linear_regression(x, window)
     if slope > 0:
         slope, intercept = 0.0, fmean(window)
-    deviation = math.sqrt(sum((y - slope * at - intercept) ** 2 for at, y in zip(x, window, strict=True)) / (len(x) - 2))
+    deviation = math.sqrt(
+        sum((y - slope * at - intercept) ** 2 for at, y in zip(x, window, strict=True)) / (len(x) - 2)
+    )
     rise = loss - (intercept + slope * (len(window) - 1))
     return rise > SIGMAS * deviation and rise > MATTERS * abs(fmean(window))

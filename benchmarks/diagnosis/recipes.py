@@ -28,7 +28,9 @@ class SmallRecipe:
 
     def build(self, model: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[Any, Any]:
         """Module and data module, with further arguments for both."""
-        return _found(self.module)(**{**self.model, **model}), _found(self.data_module)(**{**self.data, **data})
+        return _found(self.module)(**{**self.model, **model}), _found(self.data_module)(
+            **{**self.data, **data}
+        )
 
 
 def _found(path: str) -> Callable[..., Any]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from diagnosis.trial import Trial
 
+from diagnosis.trial import Trial
 from lightning_adapt.dynamics import DynamicsTable
 from lightning_adapt.health import Facts
 

@@ -89,9 +89,7 @@ def judge_all(
     return [(trial, diagnosis) for (trial, _), diagnosis in zip(jobs, found, strict=True) if diagnosis]
 
 
-def _judged(
-    job: Job, *, folder: Path, every: int | None, facts: bool
-) -> Diagnosis | None:
+def _judged(job: Job, *, folder: Path, every: int | None, facts: bool) -> Diagnosis | None:
     trial, sickness = job
     record = load(trial, folder)
     if record is None:

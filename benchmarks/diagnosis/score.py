@@ -11,7 +11,6 @@ from typing import Any
 from diagnosis.diagnose import Diagnosis
 from diagnosis.spikes import ORGANIC, PROVOKED, Spike, spikes_of
 from diagnosis.trial import Trial
-
 from lightning_adapt.health import Finding
 
 Case = tuple[Trial, Diagnosis]

@@ -1,5 +1,8 @@
 """Sicknesses of the set-up: epsilon, dtypes, learning rates, schedules, weight decay."""
 
+# Variations are put together from mappings of keywords.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from diagnosis.diagnose import Sign
@@ -118,15 +121,32 @@ def adagrad_stall() -> Sickness:
     full = {"schedule": "constant"}
     variations = [
         vary("char-lm", "adagrad", model={**full, "optimizer_options": {"lr_decay": 10.0}}, **limits),
-        vary("llama", "adagrad", model={**full, "optimizer_options": {"lr_decay": 5.0}, "layers": 1}, **limits),
+        vary(
+            "llama", "adagrad", model={**full, "optimizer_options": {"lr_decay": 5.0}, "layers": 1}, **limits
+        ),
         vary("gcn", "adagrad", model={"optimizer_options": {"initial_accumulator_value": 1e3}}, **limits),
         vary("gat", "adagrad", model={"optimizer_options": {"initial_accumulator_value": 1e3}}, **limits),
         vary("gin", "adagrad", model={**full, "optimizer_options": {"lr_decay": 1.0}}, **limits),
         vary("gcn", "adagrad", steps=160, model={"optimizer_options": {"lr_decay": 5.0}}, **limits),
-        vary("char-lm", "adagrad", model={**full, "optimizer_options": {"initial_accumulator_value": 1e4}}, **limits),
-        vary("llama", "adagrad", model={**full, "optimizer_options": {"initial_accumulator_value": 1e4}}, **limits),
+        vary(
+            "char-lm",
+            "adagrad",
+            model={**full, "optimizer_options": {"initial_accumulator_value": 1e4}},
+            **limits,
+        ),
+        vary(
+            "llama",
+            "adagrad",
+            model={**full, "optimizer_options": {"initial_accumulator_value": 1e4}},
+            **limits,
+        ),
         vary("gat", "adagrad", steps=160, model={"optimizer_options": {"lr_decay": 5.0}}, **limits),
-        vary("char-lm", "adagrad", model={**full, "optimizer_options": {"lr_decay": 20.0}, "width": 16}, **limits),
+        vary(
+            "char-lm",
+            "adagrad",
+            model={**full, "optimizer_options": {"lr_decay": 20.0}, "width": 16},
+            **limits,
+        ),
     ]
     return Sickness(trials("Adagrad stalls", "stalling", variations), (Sign("adagrad-decay"),))
 
@@ -144,7 +164,9 @@ def epochwise_schedule() -> Sickness:
         vary("gin", "adamw", model={"schedule": "linear"}, **fall),
         vary("llama", "adamw", model={"warmup_steps": 0}, trainer=epochs, **fall),
         vary("char-lm", "rmsprop", model={"warmup_steps": 0, "schedule": "linear"}, trainer=epochs, **fall),
-        vary("text", "adamw", steps=90, model={"warmup_steps": 40}, trainer={"limit_train_batches": 30}, **warm),
+        vary(
+            "text", "adamw", steps=90, model={"warmup_steps": 40}, trainer={"limit_train_batches": 30}, **warm
+        ),
         vary("llama", "adamw", model={"warmup_steps": 30}, trainer={}, **warm),
     ]
     return Sickness(

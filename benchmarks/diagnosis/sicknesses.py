@@ -1,7 +1,7 @@
 """All sicknesses.
 
-Their variations alternate: those with an even number are there to set thresholds on, those with an odd one are
-held out. Neighbours differ in more than the seed: in recipe, optimizer, size or precision.
+Their variations alternate: those with an even number are there to set thresholds on, those with an odd one
+are held out. Neighbours differ in more than the seed: in recipe, optimizer, size or precision.
 """
 
 from __future__ import annotations

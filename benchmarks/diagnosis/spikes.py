@@ -38,7 +38,7 @@ def spiking() -> tuple[Trial, ...]:
 
 
 def _provoked() -> tuple[Trial, ...]:
-    """The gradient is small for a while; the second moment forgets, and the first steps after are too long."""
+    """The gradient is small for a while; the second moment forgets; the first steps after are too long."""
     variations = [
         _back("char-lm", "adam", 0.999),
         _back("char-lm", "adamw", 0.999, lr=0.008, end=70),
@@ -96,10 +96,17 @@ def _organic() -> tuple[Trial, ...]:
     rates = ((0.03, 0.99), (0.03, 0.999), (0.02, 0.999), (0.04, 0.99))
     variations = [
         _back(recipe, optimizer, beta2, lr=lr, end=end, factor=1.0)
-        for recipe, optimizer, end in (("char-lm", "adam", 115), ("llama", "adam", 115), ("llama", "adamw", 95))
+        for recipe, optimizer, end in (
+            ("char-lm", "adam", 115),
+            ("llama", "adam", 115),
+            ("llama", "adamw", 95),
+        )
         for lr, beta2 in rates
     ]
-    return tuple(replace(trial, options={**trial.options, "end": 0}) for trial in trials(ORGANIC, "returning-signal", variations))
+    return tuple(
+        replace(trial, options={**trial.options, "end": 0})
+        for trial in trials(ORGANIC, "returning-signal", variations)
+    )
 
 
 def spikes_of(trial: Trial, diagnosis: Diagnosis) -> list[Spike]:

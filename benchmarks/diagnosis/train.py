@@ -7,13 +7,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.plugins.precision import MixedPrecision
+
 from diagnosis.injections import INJECTIONS, Injection
 from diagnosis.recipes import RECIPES
 from diagnosis.record import Note, Record
 from diagnosis.trial import Trial
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.plugins.precision import MixedPrecision
-
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
 from lightning_adapt.recipes._quiet import quiet
 

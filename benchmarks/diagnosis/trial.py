@@ -78,7 +78,9 @@ class Trial:
     def key(self) -> str:
         """Changes whenever the configuration does, or code that its tables come from."""
         # How seldom tables are looked at, and what the sickness is called, makes no other training.
-        about = {name: value for name, value in asdict(self).items() if name not in ("every", "name", "number")}
+        about = {
+            name: value for name, value in asdict(self).items() if name not in ("every", "name", "number")
+        }
         source = _source(self.injection) if self.injection else ""
         text = json.dumps([about, self.seed, source, _code(), torch.__version__], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

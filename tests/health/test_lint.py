@@ -39,7 +39,8 @@ def test_parameters_in_no_optimizer_and_in_two() -> None:
     assert missing.rule == "parameter-without-optimizer"
     assert missing.sentence.startswith("4 trainable parameters are in no optimizer")
     assert "1.weight, 1.bias, 2.weight, 2.bias" in missing.sentence
-    second = torch.optim.AdamW([*net[1].parameters(), *net[2].parameters(), net[0].weight], **SETTLED)
+    rest = [*net[1].parameters(), *net[2].parameters(), next(net[0].parameters())]
+    second = torch.optim.AdamW(rest, **SETTLED)
     (twice,) = lint_optimizer([first, second], net)
     assert (twice.rule, twice.parameter, twice.optimizer) == ("two-optimizers", "0.weight", "AdamW-1")
     assert "AdamW-1 and in AdamW" in twice.sentence

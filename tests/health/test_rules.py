@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from lightning_adapt.health.rules.precision import is_stuck
 RULES = {rule.name: rule for rule in default_rules()}
 
 
-def judged(case: Sick, rules: object = "default") -> list[Finding]:
+def judged(case: Sick, rules: Any = "default") -> list[Finding]:
     def fail(sentence: str) -> None:
         raise AssertionError(sentence)
 

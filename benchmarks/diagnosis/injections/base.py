@@ -5,9 +5,10 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from typing import Any
 
-from diagnosis.record import Truth
 from lightning.pytorch import Callback
 from torch import nn
+
+from diagnosis.record import Truth
 
 NO_GRADIENT = ("*key.bias", "*attn.c_attn.bias", "*.nn.0.bias", "*.nn.3.bias")
 """Get, in whole or in part, nothing but rounding noise: softmax and batch normalization take it out again."""

@@ -8,9 +8,10 @@ from itertools import cycle, islice
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from diagnosis.injections.base import Injection, names_of
 from diagnosis.record import Truth
-from torch import Tensor
 
 
 class Detached(Injection):
@@ -199,7 +200,11 @@ class ReturningSignal(Injection):
 
         def smaller(gradient: Tensor) -> Tensor:
             step = trainer.global_step
-            left = min(max((self.end + self.over - 1 - step) / self.over, 0.0), 1.0) if step >= self.begin else 0.0
+            left = (
+                min(max((self.end + self.over - 1 - step) / self.over, 0.0), 1.0)
+                if step >= self.begin
+                else 0.0
+            )
             return gradient * self.factor**left if left else gradient
 
         for parameter in pl_module.get_submodule(self.layer).parameters():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from diagnosis.injections.base import Injection, gets_none
 from diagnosis.record import Truth
-from torch import Tensor
 
 
 class Epsilon(Injection):
@@ -28,7 +29,7 @@ class Epsilon(Injection):
         for group in self._optimizer.param_groups:
             group["eps"] = self.eps
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
         """Count, for each parameter, the elements whose root of the second moment is below epsilon."""
         for name, parameter in pl_module.named_parameters():
             state = self._optimizer.state[parameter]
@@ -67,7 +68,7 @@ class StuckMoment(Injection):
     def __init__(self) -> None:
         self._stuck: dict[str, float] = {}
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
         """Count the elements that stay the same."""
         optimizer = trainer.optimizers[0]
         for group in optimizer.param_groups:
@@ -106,7 +107,7 @@ class Stalling(Injection):
             if sum(size > 1 for size in parameter.shape) >= 2
         }
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
         """Compare."""
         for name, parameter in pl_module.named_parameters():
             if name in self._before:

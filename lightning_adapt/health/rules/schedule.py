@@ -17,7 +17,7 @@ def _zero(window: Window, limits: Limits) -> Verdict | None:
         return None
     near = window.steps >= window.steps[-1] - limits["steps"]
     top = np.fmax(np.fmax.reduce(rates, axis=0), np.nan_to_num(window["initial_lr"]))
-    at_zero = (rates[near] <= _NEARLY_ZERO * top).all(axis=0)
+    at_zero = np.asarray((rates[near] <= _NEARLY_ZERO * top).all(axis=0))
     groups = sorted({row.group for row, zero in zip(window.table.rows, at_zero, strict=True) if zero})
     largest = float(np.fmax.reduce(top))
     return Verdict(

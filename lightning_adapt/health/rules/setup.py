@@ -23,8 +23,9 @@ def _without_optimizer(window: Window, limits: Limits) -> Verdict | None:
     names = window.facts.unoptimized
     if not names:
         return None
+    first, *_ = names
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return Verdict(True, float(len(names)), details={"listed": listed}, parameter=names[0])
+    return Verdict(True, float(len(names)), details={"listed": listed}, parameter=first)
 
 
 def _fused_clipping(window: Window, limits: Limits) -> Verdict | None:
