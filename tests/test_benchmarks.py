@@ -168,10 +168,11 @@ def test_the_page_is_filled_from_results(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_page_has_a_place_for_every_benchmark() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text()
+    pages = [(ROOT / "docs" / name).read_text() for name in ("performance.md", "diagnosis.md")]
+    page = "".join(pages)
     for path in BENCHMARKS.glob("bench_*.py"):
-        # TensorBoard and a browser have nothing to do with a GPU.
-        for device in ("cpu",) if path.stem == "bench_tab" else ("cpu", "cuda"):
+        # TensorBoard, a browser and a diagnosis have nothing to do with a GPU.
+        for device in ("cpu",) if path.stem in ("bench_tab", "bench_diagnosis") else ("cpu", "cuda"):
             assert f"<!-- {path.stem.removeprefix('bench_')}-{device} -->" in page
 
 

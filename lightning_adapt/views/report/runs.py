@@ -36,7 +36,7 @@ def name_of(folder: Path) -> str:
     """What a run is called in a report that others may read: not where the user's files lie.
 
     Example:
-        >>> name_of(Path("/home/me/work/runs/char-lm/version_0"))
+        >>> name_of(Path("runs/char-lm/version_0"))
         'runs/char-lm/version_0'
     """
     whole = folder.resolve()
