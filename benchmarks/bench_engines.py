@@ -144,7 +144,8 @@ def _flatness(result: Result, args: Any) -> Table:
     """Cost per element as one tensor grows, and per tensor as they get more; all sizes in the same rounds."""
     table = Table(
         "Flatness",
-        "The fastest engine; all rows of a kind interleaved. ÷ least: cost against the cheapest row.",
+        "The fastest engine; all rows of a kind interleaved. ÷ least: cost against the cheapest row. "
+        "AdamW ÷ least: the same of a fused AdamW step on the same tensors, in the same rounds.",
     )
     if args.quick:
         sizes, counts, each = [10**6, 2 * 10**6], [10, 100], 1000
@@ -176,14 +177,16 @@ def _held(many: list[Shapes], result: Result, args: Any) -> list[Bench]:
 def _flat_rows(table: Table, what: str, held: list[Bench], result: Result, args: Any) -> None:
     found = engines(args.device, 10**9)
     name = FAST[args.device] if FAST[args.device] in found else "eager"
-    actions: dict[str, Action] = {
-        str(index): lambda bench=bench: bench.read(found[name]) for index, bench in enumerate(held)
-    }
+    actions: dict[str, Action] = {}
+    for index, bench in enumerate(held):
+        actions[f"read {index}"] = lambda bench=bench: bench.read(found[name])
+        actions[f"step {index}"] = bench.step
     times = interleaved(actions, repetitions=args.repetitions, device=args.device)
-    middle = [median(times[str(index)]) for index in range(len(held))]
     units = [bench.numel if what == "per element" else len(bench.shapes) for bench in held]
-    cost = [seconds / unit for seconds, unit in zip(middle, units, strict=True)]
-    for bench, seconds, each in zip(held, middle, cost, strict=True):
+    cost = [median(times[f"read {index}"]) / unit for index, unit in enumerate(units)]
+    step = [median(times[f"step {index}"]) / unit for index, unit in enumerate(units)]
+    for bench, unit, each, stepped in zip(held, units, cost, step, strict=True):
+        seconds = each * unit
         table.rows.append(
             {
                 "what": what,
@@ -194,6 +197,7 @@ def _flat_rows(table: Table, what: str, held: list[Bench], result: Result, args:
                 "ns per element": 1e9 * seconds / bench.numel,
                 "µs per tensor": 1e6 * seconds / len(bench.shapes),
                 "÷ least": each / min(cost),
+                "AdamW ÷ least": stepped / min(step),
             }
         )
     if not args.quick and name != "eager":

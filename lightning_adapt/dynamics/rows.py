@@ -103,7 +103,9 @@ def step_counts(optimizer: torch.optim.Optimizer, fallback: int) -> dict[int, Sc
             else:
                 counts[id(parameter)] = step.double() if step.device.type != "mps" else step.float()
     if host:
-        counts |= zip(host, torch.stack([s.double() for s in host.values()]).tolist(), strict=True)
+        alike = len({step.dtype for step in host.values()}) == 1
+        steps = list(host.values()) if alike else [step.double() for step in host.values()]
+        counts |= zip(host, map(float, torch.stack(steps).tolist()), strict=True)
     return counts
 
 
@@ -140,7 +142,8 @@ def build_rows(
         in_pieces = member.info.name not in whole and _in_pieces(rule, view)
         size = default_chunk(parameter.device) if in_pieces else parameter.numel() * 2  # complex is two
         makes = in_pieces or (rule is not None and rule.reads == "whole")
-        for position, piece in enumerate(cut(prepared(rule, view), size)):
+        view = prepared(rule, view)
+        for position, piece in enumerate(cut(view, size)):
             step = canonical_step(rule, piece)
             yield Row(
                 info=_with_state_dtype(member.info, step),
@@ -151,7 +154,7 @@ def build_rows(
                 gradient_factor=now.gradient_factor,
                 applied=now.applied if piece.gradient is not None else 0.0,
                 continues=position > 0,
-                temporary=_computed(step, piece) if step is not None and makes else 0,
+                temporary=_made(step, piece, view) if step is not None and makes else 0,
             )
 
 
@@ -182,12 +185,14 @@ def canonical_step(rule: UpdateRule | None, view: StepView) -> CanonicalStep | N
         return None
 
 
-def _computed(step: CanonicalStep, view: StepView) -> int:
-    """Bytes of those tensors of a step that the rule computed, and did not take from the optimizer."""
+def _made(step: CanonicalStep, piece: StepView, view: StepView) -> int:
+    """Bytes of those tensors of a row that were made for it, rather than taken from parameter and state."""
     stored = (view.parameter, view.gradient, *view.state.values())
     # Compared by memory: views are made anew each time.
     held = {_memory(x) for x in stored if isinstance(x, Tensor) and not x.is_sparse}
     tensors = (
+        piece.gradient,
+        piece.touched,
         step.first_moment,
         step.numerator,
         step.second_moment,
@@ -195,7 +200,8 @@ def _computed(step: CanonicalStep, view: StepView) -> int:
         step.effective_lr,
         step.gradient,
     )
-    return sum(x.nbytes for x in tensors if x is not None and _memory(x) not in held)
+    made = {_memory(x): x.nbytes for x in tensors if x is not None}
+    return sum(size for memory, size in made.items() if memory not in held)
 
 
 def _memory(x: Tensor) -> int:

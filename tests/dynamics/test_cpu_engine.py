@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from lightning_adapt.dynamics import DynamicsProbe, engines
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
 from lightning_adapt.dynamics.engines import cpu, reference
-from lightning_adapt.dynamics.engines.cpu import _pass
+from lightning_adapt.dynamics.engines.cpu import _pass, _tasks
+from lightning_adapt.dynamics.engines.cpu._compiled import BLOCK
 from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS, Packed
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, SAMPLED_FROM, quantile, sample_stride
 from lightning_adapt.dynamics.rows import Circumstances, build_rows, members
@@ -230,8 +232,16 @@ def test_tensors_as_they_lie_in_memory(layout: str) -> None:
     _close(cpu.measure(rows), reference.measure(rows), 1e-6)
 
 
-def test_results_repeat_bit_by_bit_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_TASK", 2048)
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(_tasks, "TASK", 2048)
+    _tasks.tasks_of.cache_clear()
+    yield
+    _tasks.tasks_of.cache_clear()
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_results_repeat_bit_by_bit_for_any_number_of_threads() -> None:
     rows = [_adamw(*_ordinary()), _adamw(*_ordinary(100)), _adamw(*_ordinary(9000))]
     threads, packed = torch.get_num_threads(), []
     try:
@@ -258,7 +268,28 @@ def test_what_the_kernel_cannot_read_is_left_to_eager(monkeypatch: pytest.Monkey
 def test_one_pass_starts_no_thread_when_torch_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(cpu, "_threads", lambda number: pytest.fail("a thread"))
-    cpu.measure([_adamw(*_ordinary(cpu._TASK + 5))])
+    cpu.measure([_adamw(*_ordinary(_tasks.TASK + 5))])
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_a_fault_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any) -> None:
+        raise RuntimeError(f"in {threading.current_thread().name}")
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(cpu, "run", run)
+    with pytest.raises(RuntimeError, match="in "):
+        cpu.measure([_adamw(*_ordinary(9000))])
+
+
+def test_many_equal_numbers_are_added_without_drift() -> None:
+    # Rounding goes the same way again and again where the same number is added.
+    generator = np.random.default_rng(0)
+    for eps in (1e-8, 1e-3) * 30:
+        p, g, m, v = (
+            torch.full((4 * BLOCK,), float(x)) for x in (0.3 + generator.random(4)) * [1, 1e-2, 1e-2, 1e-4]
+        )
+        _agrees([_adamw(p, g, m, v, eps=eps)])
 
 
 def test_a_change_of_any_source_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:

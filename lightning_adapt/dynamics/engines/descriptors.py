@@ -52,7 +52,7 @@ class Descriptor:
     """One row as a kernel sees it.
 
     Args:
-        tensors: One entry for each of `SLOTS`: one dimension, contiguous, elements in the same order.
+        tensors: One entry for each of `SLOTS`: without gaps in memory, elements in the same order.
         scalars: One entry for each of `SCALARS`; 0-dim tensors where only the device knows the number.
         form: Bits, see above.
         numel: Elements.
@@ -94,13 +94,12 @@ def describe(row: Row) -> Descriptor:
 
 
 def _flat(tensors: list[Tensor | None], parameter: Tensor) -> tuple[Tensor | None, ...]:
-    """Each tensor as one row of elements without gaps, all in the same order."""
+    """Each tensor without gaps in memory, elements of all in the same order."""
     for x in tensors:
         if x is not None and not x.is_contiguous():
             break
     else:
-        # The usual case, and this runs for every parameter.
-        return tuple([None if x is None else x.detach().view(-1) for x in tensors])
+        return tuple(tensors)  # the usual case, and this runs for every parameter
     # Largest stride first: this permutation makes a dense tensor contiguous, without a copy.
     order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
     permuted = (None if x is None else x.permute(order) for x in tensors)

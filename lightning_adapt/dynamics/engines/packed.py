@@ -134,6 +134,8 @@ class Layout:
 
 def concatenated(parts: Sequence[Packed]) -> Packed:
     """The rows of several `Packed`, one after the other, on the device of those that are not on the host."""
+    if len(parts) == 1:
+        return parts[0]
     homes = [part.figures.device for part in parts]
     home = next((device for device in homes if device.type != "cpu"), homes[0])
     dtype = torch.float32 if home.type == "mps" else torch.float64

@@ -16,12 +16,13 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     FIGURE,
     FLOAT16,
     FLOAT64,
+    PART,
     SCALAR,
     SLOT,
+    doubles_at,
     exactly,
     floats,
     larger,
-    numbers_at,
     smallest_normal,
 )
 from lightning_adapt.dynamics.engines.descriptors import (
@@ -162,11 +163,15 @@ def _sweep(measured: bool, coupled: bool) -> Any:
     def sweep(addresses: Any, kinds: Any, start: int, stop: int, constants: Any, room: Any) -> None:
         for i in range((stop - start + BLOCK - 1) // BLOCK):
             sums, tops = _found(room, i)
-            added, highest = figures(*_arrays(addresses, kinds, start + i * BLOCK, stop, room), constants)
-            for k in range(len(added)):
-                sums[k] = added[k]
-            for k in range(len(highest)):
-                tops[k] = highest[k]
+            sums[:], tops[:] = 0.0, -np.inf
+            first = start + i * BLOCK
+            for at in range(first, min(first + BLOCK, stop), PART):
+                n = min(PART, stop - at)
+                added, highest = figures(*_arrays(addresses, kinds, at, n, room.narrow), constants)
+                for k in range(len(added)):
+                    sums[k] += added[k]
+                for k in range(len(highest)):
+                    tops[k] = max(tops[k], highest[k])
 
     return sweep
 
@@ -174,14 +179,13 @@ def _sweep(measured: bool, coupled: bool) -> Any:
 @exactly
 def _found(room: Any, i: int) -> Any:
     """Sums and tops of the ``i``-th block of a strip."""
-    row = numbers_at(room.found + 4 * i * (ADDED + len(TOP)), ADDED + len(TOP))
+    row = doubles_at(room.found + 8 * i * (ADDED + len(TOP)), ADDED + len(TOP))
     return row[:ADDED], row[ADDED:]
 
 
 @exactly
-def _arrays(addresses: Any, kinds: Any, at: int, stop: int, room: Any) -> Any:
-    """Parameter after the step, before it, gradient, first moment, numerator, second moment of a block."""
-    n, narrow = min(BLOCK, stop - at), room.narrow
+def _arrays(addresses: Any, kinds: Any, at: int, n: int, narrow: int) -> Any:
+    """Some of the parameter after the step, before it, gradient, first moment, numerator, second moment."""
     return (
         floats(addresses[0], kinds[0], at, n, narrow),
         floats(addresses[1], kinds[1], at, n, narrow + 4 * BLOCK),
@@ -267,7 +271,8 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
         sums, tops = _found(room, i)
         room.sound[i] = _finite(kinds, numbers, form, sums, tops)
         if room.sound[i] and _has_counts(plan, tops):
-            arrays = _arrays(addresses, kinds, start + i * BLOCK, stop, room)
+            at = start + i * BLOCK
+            arrays = _arrays(addresses, kinds, at, min(BLOCK, stop - at), room.narrow)
             counts, room.sound[i] = _counts(arrays, kinds, numbers, plan, tops)
             if room.sound[i]:
                 for k in range(len(counts)):
@@ -283,18 +288,17 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
 
 
 @exactly
-def put(n: int, kinds: Any, numbers: Any, form: int, sums: Any, tops: Any, out: Any) -> None:
+def put(n: int, row: Any, sums: Any, tops: Any, out: Any) -> None:
     """Add what sound blocks said to the figures of their row.
 
     Args:
         n: Elements in those blocks.
-        kinds: Which slots are there.
-        numbers: One float64 for each of `SCALARS`.
-        form: Bits of the descriptor.
+        row: Kinds of the slots, a float64 for each of `SCALARS`, bits of the descriptor.
         sums: One for each of `SUM`.
         tops: One for each of `TOP`.
         out: Shape ``(FIGURES,)``, float64.
     """
+    kinds, numbers, form = row
     v_zero, untouched = sums[SUM.second_zero], sums[SUM.untouched]
     second = kinds[SLOT.second_moment] != 0
     out[FIGURE.numel] += n

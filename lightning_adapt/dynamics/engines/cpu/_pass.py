@@ -21,6 +21,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     STRIP,
     doubles,
     exactly,
+    following,
     gather,
     smallest_normal,
 )
@@ -94,6 +95,29 @@ def _count(row: Any, kept: Any, taken: int, room: Any, counts: Any) -> None:
     _exact.count(filled, taken, kinds, form, stride, bins, counts)
 
 
+@exactly
+def _task(
+    addresses: Any, start: int, stop: int, row: Any, kept: Any, fast: Any, exact: Any, out: Any
+) -> None:
+    """Measure the elements from ``start`` to ``stop`` of a row."""
+    suits = stop - start >= _WORTH and _fast.suits(*row[:3])
+    plan = _fast.plan_of(*row[:3])
+    fast.sound[:], fast.sums[:], fast.tops[:] = False, 0.0, -np.inf
+    covered = taken = 0
+    for strip in range(start, stop, STRIP):
+        end = min(strip + STRIP, stop)
+        if suits:
+            covered += _fast.strip(addresses, strip, end, row, plan, fast)
+        for i in range((end - strip + BLOCK - 1) // BLOCK):
+            at = strip + i * BLOCK
+            _exact_block(addresses, at, min(BLOCK, end - at), row, fast.sound[i], exact, out)
+        if row[3] > 1:
+            taken = _sample(addresses, strip, end, row, kept, taken, exact, out[1])
+    _count(row, kept, taken, exact, out[1])
+    if covered:
+        _fast.put(covered, row[:3], fast.sums, fast.tops, out[0])
+
+
 def _compile(version: str) -> Any:
     """The outermost function, which is kept on disk; all others are compiled into it.
 
@@ -102,6 +126,8 @@ def _compile(version: str) -> Any:
     """
 
     def run(
+        cursor: int,
+        pieces: Any,
         tasks: Any,
         addresses: Any,
         kinds: Any,
@@ -115,33 +141,19 @@ def _compile(version: str) -> Any:
         narrow, kept = np.zeros((_SLOTS, BLOCK), np.float32), np.zeros((_SLOTS, BLOCK))
         wide, filled = np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK))
         exact = (narrow.ctypes.data, wide, filled, np.empty(BLOCK, np.int64))
-        found, sound = np.empty((BLOCKS, ADDED + len(TOP)), np.float32), np.zeros(BLOCKS, np.bool_)
+        found, sound = np.empty((BLOCKS, ADDED + len(TOP))), np.zeros(BLOCKS, np.bool_)
         fast = _fast.Room(
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
         )
-        for task in range(len(tasks)):
-            index, start, stop, place = tasks[task]
-            narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
-            row = (kinds[index], numbers[index], forms[index], strides[index])
-            out = (figures[task], counts[place])
-            suits = stop - start >= _WORTH and _fast.suits(kinds[index], numbers[index], forms[index])
-            plan = _fast.plan_of(kinds[index], numbers[index], forms[index])
-            found[:] = np.float32(0)  # which also keeps it alive: the compiler sees no use of an address
-            sound[:], fast.sums[:], fast.tops[:] = False, 0.0, -np.inf
-            covered = taken = 0
-            for strip in range(start, stop, STRIP):
-                end = min(strip + STRIP, stop)
-                if suits:
-                    covered += _fast.strip(addresses[index], strip, end, row, plan, fast)
-                for i in range((end - strip + BLOCK - 1) // BLOCK):
-                    at = strip + i * BLOCK
-                    n = min(BLOCK, end - at)
-                    _exact_block(addresses[index], at, n, row, sound[i], exact, out)
-                if strides[index] > 1:
-                    taken = _sample(addresses[index], strip, end, row, kept, taken, exact, out[1])
-            _count(row, kept, taken, exact, out[1])
-            if covered:
-                _fast.put(covered, *row[:3], fast.sums, fast.tops, out[0])
+        piece = following(cursor)
+        while piece < len(pieces):
+            for task in range(pieces[piece, 0], pieces[piece, 1]):
+                index, start, stop, place = tasks[task]
+                narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
+                row = (kinds[index], numbers[index], forms[index], strides[index])
+                found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
+                _task(addresses[index], start, stop, row, kept, fast, exact, (figures[task], counts[place]))
+            piece = following(cursor)
 
     try:
         return njit(nogil=True, error_model="numpy", cache=True)(run)
@@ -163,6 +175,8 @@ _run = _compile(version())
 
 
 def run(
+    cursor: IntArray,
+    pieces: IntArray,
     tasks: IntArray,
     addresses: IntArray,
     kinds: IntArray,
@@ -172,16 +186,18 @@ def run(
     figures: FloatArray,
     counts: npt.NDArray[np.int32],
 ) -> None:
-    """Measure pieces of rows, each into figures of its own; other threads may run meanwhile.
+    """Measure pieces of rows until none is left that no other thread has taken.
 
     Args:
+        cursor: Shape ``(1,)``: the next piece; the same array for all threads.
+        pieces: Shape ``(pieces, 2)``: first task and end of each.
         tasks: Shape ``(tasks, 4)``: row, first element, end, which counts.
         addresses: Shape ``(rows, slots)``: of the first element of each tensor.
         kinds: Same shape: of each tensor.
         numbers: Shape ``(rows, scalars)``.
         forms: Shape ``(rows,)``: bits of the descriptor.
         strides: Shape ``(rows,)``: which elements the histograms count; 0 for none.
-        figures: Shape ``(tasks, FIGURES)``.
-        counts: Shape ``(places, 3, WIDTH)``.
+        figures: Shape ``(tasks, FIGURES)``: each task has figures of its own.
+        counts: Shape ``(places, 3, WIDTH)``: no two pieces share a place.
     """
-    _run(tasks, addresses, kinds, numbers, forms, strides, figures, counts)
+    _run(cursor.ctypes.data, pieces, tasks, addresses, kinds, numbers, forms, strides, figures, counts)

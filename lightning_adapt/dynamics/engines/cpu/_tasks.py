@@ -1,0 +1,82 @@
+"""How the rows of a batch are cut into tasks, and these into pieces that threads take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_adapt.dynamics.engines.packed import COUNTS, SUMS
+from lightning_adapt.dynamics.histograms import FloatArray, IntArray
+
+#: Elements of a task. Sums are taken task by task whatever the number of threads: results repeat bit for bit.
+TASK = 1 << 18
+#: What it costs to count an element, in units of measuring it.
+_COUNTING = 16
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of a batch; the arrays are shared by all readings, so nobody may write to them.
+
+    Args:
+        tasks: Shape ``(tasks, 4)``: row, first element, end, which counts.
+        pieces: Shape ``(pieces, 2)``: first task and end of each.
+        first: Shape ``(rows,)``: the first task of each row.
+        places: How many counts there are; tasks of one row in one piece share theirs.
+    """
+
+    tasks: IntArray
+    pieces: IntArray
+    first: IntArray
+    places: int
+
+    def figures(self, figures: FloatArray) -> FloatArray:
+        """One row for each parameter, from one for each task."""
+        if len(figures) == len(self.first):
+            return figures
+        split = len(COUNTS) + len(SUMS)
+        added = np.add.reduceat(figures[:, :split], self.first)
+        return np.hstack([added, np.maximum.reduceat(figures[:, split:], self.first)])
+
+    def counts(self, counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The same from one for each place."""
+        if len(counts) == len(self.first):
+            return counts
+        start = self.tasks[self.first, 3]
+        stop = np.append(start[1:], len(counts))
+        summed: npt.NDArray[np.int32] = counts[start]
+        for row in np.flatnonzero(stop - start > 1):  # reduceat would be ten times slower
+            counts[start[row] : stop[row]].sum(axis=0, out=summed[row])
+        return summed
+
+
+@lru_cache(maxsize=256)  # the same for every reading of a run
+def tasks_of(sizes: tuple[int, ...], strides: tuple[int, ...], threads: int) -> Tasks:
+    """Cut rows into tasks.
+
+    Args:
+        sizes: Elements of each row.
+        strides: Which of them the histograms count.
+        threads: That will share the work.
+    """
+    cut = [(i, at, min(at + TASK, n), 0) for i, n in enumerate(sizes) for at in range(0, max(n, 1), TASK)]
+    tasks = np.array(cut, dtype=np.int64)
+    pieces = _pieces(tasks, np.array(strides) == 1, threads)
+    new = np.append(True, tasks[1:, 0] != tasks[:-1, 0])
+    first = np.flatnonzero(new)
+    new[pieces[:, 0]] = True
+    tasks[:, 3] = np.cumsum(new) - 1
+    return Tasks(tasks, pieces, first, int(new.sum()))
+
+
+def _pieces(tasks: IntArray, counted: npt.NDArray[np.bool_], threads: int) -> IntArray:
+    """Some pieces for each thread; a single one when threads would not pay."""
+    work = np.cumsum((tasks[:, 2] - tasks[:, 1]) * np.where(counted[tasks[:, 0]], _COUNTING, 1))
+    if threads == 1 or work[-1] < TASK:
+        return np.array([[0, len(tasks)]])
+    size = max(TASK, int(work[-1]) // (8 * threads))
+    ends = np.unique(np.append(np.searchsorted(work, np.arange(size, work[-1], size)) + 1, len(tasks)))
+    return np.stack([np.append(0, ends[:-1]), ends], axis=1)
