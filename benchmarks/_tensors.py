@@ -87,6 +87,9 @@ class Bench:
             # Loss gradients of a model this size are about so large; nothing underflows in half precision.
             self.named[name].grad = torch.empty_like(weight).normal_(0, 1e-2, generator=generator)
         self.optimizer = torch.optim.AdamW(self.named.values(), lr=1e-6, weight_decay=0.1, fused=True)
+        halves = self.dtype.itemsize < 4
+        before = {id(p): p.detach().clone() for p in self.named.values()} if halves else None
+        self._now = Circumstances(before=before)
         self.step()
         self._members: list[Member] = members(
             self.optimizer, {id(parameter): name for name, parameter in self.named.items()}
@@ -102,16 +105,21 @@ class Bench:
         self.optimizer.step()
 
     def read(self, engine: Engine) -> Reading:
-        """What `DynamicsProbe` does after a step, without a copy from before it: rows, engine, packing."""
-        rows = build_rows(self.optimizer, self._members, Circumstances())
+        """What `DynamicsProbe` does after a step: rows, engine, packing.
+
+        As with a large model, there is a copy from before the step only in half precision, where what is
+        stored does not tell the update.
+        """
+        rows = build_rows(self.optimizer, self._members, self._now)
         with torch.no_grad():
-            about = {"step": 1, "optimizer": "AdamW", "update_source": "predicted"}
+            source = "measured" if self._now.before else "predicted"
+            about = {"step": 1, "optimizer": "AdamW", "update_source": source}
             return take(engine, rows, {"lr/group_0": 1e-6}, histograms=True, about=about)
 
     def bytes_to_read(self) -> int:
         """Bytes of the tensors that a reading needs, each read once."""
         found: list[Tensor | None] = []
-        for row in build_rows(self.optimizer, self._members, Circumstances()):
+        for row in build_rows(self.optimizer, self._members, self._now):
             found += describe(row).tensors
         return sum(tensor.nbytes for tensor in found if tensor is not None)
 

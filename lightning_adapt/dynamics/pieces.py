@@ -46,8 +46,10 @@ def cut(view: StepView, size: int) -> Iterator[StepView]:
 
 def _must_change(view: StepView) -> bool:
     """Whether anything is sparse or complex; else a view that is small enough stays as it is."""
-    tensors = (x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor))
-    return any(x.is_sparse or x.is_complex() for x in tensors)
+    for x in (view.gradient, *view.state.values()):  # runs for every parameter: any() takes twice as long
+        if isinstance(x, Tensor) and (x.is_sparse or x.is_complex()):
+            return True
+    return False
 
 
 def _cut(value: Any, parameter: Tensor, start: int, stop: int) -> Any:

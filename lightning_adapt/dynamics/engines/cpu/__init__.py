@@ -91,8 +91,9 @@ def _entry(row: Descriptor, stride: int) -> _Entry | None:
             return None
         kinds.append(kind)
         addresses.append(0 if x is None else x.data_ptr())
-    if any(isinstance(x, Tensor) and not x.is_cpu for x in row.scalars):
-        return None
+    for scalar in row.scalars:
+        if isinstance(scalar, Tensor) and not scalar.is_cpu:
+            return None
     return _Entry(row, kinds, addresses, [float(x) for x in row.scalars], stride)
 
 
