@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,10 +20,15 @@ from torch.utils.data import DataLoader
 from lightning_adapt import optimizers
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
 from lightning_adapt.dynamics import DynamicsHistory
+from lightning_adapt.dynamics.histograms import FloatArray
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
     from typing_extensions import Self
+
+
+Curves = dict[str, tuple[Sequence[float], Sequence[float]]]
+"""x and y by name."""
 
 
 class Landscape(LightningModule):
@@ -52,6 +58,11 @@ class Landscape(LightningModule):
         """The named optimizer over all parameters."""
         made: torch.optim.Optimizer = getattr(optimizers, self.optimizer)(self, **self.options)
         return made
+
+
+def column(history: DynamicsHistory, name: str) -> FloatArray:
+    """One column of all tables, shape ``(readings, parameters)``."""
+    return np.stack([table[name] for table in history])
 
 
 class Lab:

@@ -11,9 +11,8 @@ import torch
 from lightning_adapt.recipes.landscapes._bf16_models import MANTISSA, Fading, Letters, Normal
 from lightning_adapt.recipes.landscapes._checks import at_least, decay, own_name, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
-from lightning_adapt.recipes.landscapes._lab import Lab
+from lightning_adapt.recipes.landscapes._lab import Curves, Lab, column
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
-from lightning_adapt.recipes.landscapes.rmsprop_memory import Curves, column
 from lightning_adapt.recipes.nlp.text_data import embedded_text, encode, read_text
 
 RATES = (1e-5, 1e-4, 1e-3, 1e-2)

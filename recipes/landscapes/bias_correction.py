@@ -11,9 +11,9 @@ import torch
 
 from lightning_adapt.dynamics import CanonicalStep, DynamicsHistory, StepView, register_rule
 from lightning_adapt.dynamics.histograms import FloatArray
-from lightning_adapt.recipes.landscapes._lab import Lab
+from lightning_adapt.recipes.landscapes._lab import Lab, column
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
-from lightning_adapt.recipes.landscapes.rmsprop_memory import Jump, column
+from lightning_adapt.recipes.landscapes.rmsprop_memory import Jump
 
 
 class UncorrectedAdam(torch.optim.Optimizer):

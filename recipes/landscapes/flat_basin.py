@@ -9,10 +9,10 @@ import numpy as np
 
 from lightning_adapt.dynamics.histograms import FloatArray
 from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
-from lightning_adapt.recipes.landscapes._lab import Lab
+from lightning_adapt.recipes.landscapes._lab import Lab, column
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 from lightning_adapt.recipes.landscapes._travel import steps_to
-from lightning_adapt.recipes.landscapes.rmsprop_memory import Jump, column
+from lightning_adapt.recipes.landscapes.rmsprop_memory import Jump
 
 NAMES = {"adagrad": "Adagrad", "rmsprop": "RMSProp", "adam": "Adam", "sgd": "gradient descent"}
 _LEADING = {

@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adapt.dynamics import DynamicsHistory
-from lightning_adapt.dynamics.histograms import FloatArray
 from lightning_adapt.recipes.landscapes._checks import at_least, decay, positive
-from lightning_adapt.recipes.landscapes._lab import Lab, Landscape
+from lightning_adapt.recipes.landscapes._lab import Curves, Lab, Landscape, column
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 
 _READ = "read between readings, exact while v has no other change than the jump"
 _SETTLED = "v has settled after many memories only: more steps, or a smaller ρ"
 _SMALL_EPS = "it ends where ε is not small beside |g|"
-
-Curves = dict[str, tuple[Sequence[float], Sequence[float]]]
 
 
 class Jump(Landscape):
@@ -34,11 +31,6 @@ class Jump(Landscape):
         """``sum(gradient · x)``."""
         terms = [scale * x.sum() for scale, x in zip(self.scales, self.x, strict=True)]
         return torch.stack(terms).sum() * (self.fold if step >= self.at else 1.0)
-
-
-def column(history: DynamicsHistory, name: str) -> FloatArray:
-    """Shape ``(readings, parameters)``."""
-    return np.stack([table[name] for table in history])
 
 
 class RMSPropMemory(Study):

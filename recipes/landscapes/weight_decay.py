@@ -15,7 +15,7 @@ from lightning_adapt.dynamics.histograms import FloatArray
 from lightning_adapt.recipes.gnn.node_data import NodeDataModule
 from lightning_adapt.recipes.landscapes._checks import at_least, own_name, positive
 from lightning_adapt.recipes.landscapes._grouped import train_grouped
-from lightning_adapt.recipes.landscapes._lab import Lab
+from lightning_adapt.recipes.landscapes._lab import Curves, Lab, column
 from lightning_adapt.recipes.landscapes._study import Figure, Finding, Outcome, Study
 from lightning_adapt.recipes.landscapes._weight_decay_models import (
     ADAM,
@@ -27,7 +27,6 @@ from lightning_adapt.recipes.landscapes._weight_decay_models import (
     adam_with_l2,
     unreached,
 )
-from lightning_adapt.recipes.landscapes.rmsprop_memory import Curves, column
 
 TITLES = {"adam": "L2 through Adam", "adamw": "AdamW"}
 
