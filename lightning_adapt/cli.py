@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NoReturn
 
-from lightning_adapt import __version__
+from lightning_adapt import __version__, _reading_verbs
+from lightning_adapt._command import Parser, parser_of, standard_output
 from lightning_adapt._text import unknown_name
 from lightning_adapt.recipes.landscapes import registry as landscapes
 from lightning_adapt.recipes.registry import RECIPES, find, missing_extra
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lightning_adapt.health import Finding
 
 _HELP = ("-h", "--help")
 
@@ -47,12 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("LIGHTNING_ADAPT_DEBUG", "0") not in ("", "0")
     words = [word for word in words if word != "--debug"]
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
     except SystemExit as end:  # argparse's --help and --print_config end so
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'stopped'}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has enough, as in `| head`
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that the end of Python says nothing
+        return 1
     except Exception as error:
         if debug:
             raise
@@ -69,24 +70,6 @@ def _sentence(error: Exception) -> str:
     if text and (isinstance(error, (ValueError, OSError)) or "pip install" in text):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"
-
-
-class _Parser(ArgumentParser):
-    """An argument parser whose errors are ours to print."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see {self.prog} --help")
-
-
-def _parser(verb: str, about: str, epilog: str | None = None, *, add_help: bool = True) -> _Parser:
-    return _Parser(
-        prog=f"lightning-adapt {verb}",
-        description=about,
-        epilog=epilog,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=add_help,
-    )
 
 
 def _dispatch(words: list[str]) -> int:
@@ -117,16 +100,8 @@ def _help() -> str:
     )
 
 
-def _console() -> Console:
-    """Standard output; wide enough for parameter names where nothing says how wide it is."""
-    from rich.console import Console
-
-    unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=110 if unknown else None)
-
-
 def _recipes(verb: str, about: str, rest: list[str]) -> int:
-    _parser(verb, about).parse_args(rest)
+    parser_of(verb, about).parse_args(rest)
     names = [landscapes.PREFIX + name for name in landscapes.LANDSCAPES]
     width = max(map(len, [*RECIPES, *names]))
     for recipe in RECIPES.values():
@@ -150,12 +125,12 @@ and every option of LightningCLI's fit, for example
 `lightning-adapt run RECIPE --help` lists all of them with the recipe's values."""
 
 
-def _own(verb: str, about: str, options: str) -> tuple[_Parser, _Parser]:
+def _own(verb: str, about: str, options: str) -> tuple[Parser, Parser]:
     """The help of a verb that runs recipes, and the parser for its own options."""
     text = _OWN.format(recipes=", ".join(RECIPES), options=options)
-    outer = _parser(verb, about, text)
+    outer = parser_of(verb, about, text)
     outer.usage = "%(prog)s RECIPE [options]"
-    own = _parser(verb, about, add_help=False)
+    own = parser_of(verb, about, add_help=False)
     own.add_argument("--preset")
     own.add_argument("--threads", type=int)
     own.add_argument("--logs", default="runs")
@@ -176,7 +151,7 @@ def _run(verb: str, about: str, rest: list[str]) -> int:
 
     from lightning_adapt.recipes.runner import run, show
 
-    console = _console()
+    console = standard_output()
     show(run(recipe, options, **vars(given), console=console), console)
     return 0
 
@@ -184,14 +159,14 @@ def _run(verb: str, about: str, rest: list[str]) -> int:
 def _run_landscape(name: str, words: list[str]) -> int:
     started = perf_counter()
     entry = landscapes.find(name)
-    own = _parser(f"run {name}", entry.summary, add_help=False)
+    own = parser_of(f"run {name}", entry.summary, add_help=False)
     own.add_argument("--logs", type=Path, default=Path("runs"))
     given, options = own.parse_known_args(words)
 
     from lightning_adapt.recipes.landscapes.run import fresh, parse, run_one, show, sum_up
 
     logs = fresh(given.logs / "landscapes" / entry.name)
-    results, console = [run_one(entry, logs, parse(entry, options))], _console()
+    results, console = [run_one(entry, logs, parse(entry, options))], standard_output()
     show(results, console)
     sum_up(results, console, perf_counter() - started)
     return 0
@@ -199,7 +174,7 @@ def _run_landscape(name: str, words: list[str]) -> int:
 
 def _landscapes(verb: str, about: str, rest: list[str]) -> int:
     started = perf_counter()
-    parser = _parser(verb, about)
+    parser = parser_of(verb, about)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained page")
     parser.add_argument("--md", type=Path, metavar="FILE", help="also write markdown, figures beside it")
@@ -215,7 +190,7 @@ def _landscapes(verb: str, about: str, rest: list[str]) -> int:
     from lightning_adapt.recipes.landscapes.page import write_html, write_markdown
     from lightning_adapt.recipes.landscapes.run import fresh, run_all, show, sum_up
 
-    console = _console()
+    console = standard_output()
     results = run_all(names, fresh(given.logs / "landscapes"), console)
     show(results, console)
     if given.html is not None:
@@ -239,7 +214,7 @@ def _compare(verb: str, about: str, rest: list[str]) -> int:
 
     from lightning_adapt.recipes.compare import compare, show_comparison
 
-    console = _console()
+    console = standard_output()
     wanted = vars(given)
     optimizers = [name.strip() for name in wanted.pop("optimizers").split(",") if name.strip()]
     rows, folder = compare(recipe, optimizers, options, **wanted, console=console)
@@ -247,165 +222,8 @@ def _compare(verb: str, about: str, rest: list[str]) -> int:
     return int(any(row.outcome is None for row in rows))
 
 
-def _inspect(verb: str, about: str, rest: list[str]) -> int:
-    parser = _parser(verb, about)
-    parser.add_argument(
-        "path", metavar="RUN_DIR_OR_CKPT", type=Path, help="a log folder, or a checkpoint file"
-    )
-    parser.add_argument(
-        "--most", type=int, default=12, metavar="N", help="rows to print (default: %(default)s)"
-    )
-    given = parser.parse_args(rest)
-    if given.most < 1:
-        raise ValueError(f"`--most` must be at least 1, got {given.most}; it is the number of rows")
-    if not given.path.exists():
-        raise FileNotFoundError(
-            f"`RUN_DIR_OR_CKPT` must be a log folder or a checkpoint, got {str(given.path)!r}, "
-            "which does not exist; check the name"
-        )
-    from lightning_adapt.views.terminal import print_worst
-
-    if given.path.is_dir():
-        from lightning_adapt.views.reader import read_dynamics
-
-        history = read_dynamics(given.path)
-        tables = [history.of(optimizer)[-1] for optimizer in history.optimizers]
-    else:
-        from lightning_adapt.dynamics.checkpoint import read_checkpoint
-
-        tables = read_checkpoint(given.path)
-    print_worst(tables, most=given.most, console=_console())
-    return 0
-
-
-def _check(verb: str, about: str, rest: list[str]) -> int:
-    parser = _findings_parser(verb, about)
-    parser.add_argument("path", metavar="RUN_OR_CKPT", type=Path, help="a log folder, or a checkpoint file")
-    given = parser.parse_args(rest)
-    if not given.path.exists():
-        raise ValueError(
-            f"`RUN_OR_CKPT` must be a log folder or a checkpoint, got {str(given.path)!r}, which does not "
-            "exist; check the name"
-        )
-    from lightning_adapt.health import judge_run, judge_snapshot
-    from lightning_adapt.health.files import read_rules
-
-    rules = read_rules(given.rules)
-    if given.path.is_dir():
-        from lightning_adapt.views.reader import read_dynamics
-
-        try:
-            history = read_dynamics(given.path)
-        except FileNotFoundError as error:  # bad input, and no failure
-            raise ValueError(str(error)) from error
-        return _tell(judge_run(history, rules), given.format)
-    from lightning_adapt.dynamics.checkpoint import read_checkpoint
-
-    return _tell(judge_snapshot(read_checkpoint(given.path), rules), given.format)
-
-
-def _lint(verb: str, about: str, rest: list[str]) -> int:
-    parser = _findings_parser(verb, about)
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="a YAML file of LightningCLI")
-    given = parser.parse_args(rest)
-
-    from lightning_adapt.health import lint_config
-    from lightning_adapt.health.files import read_rules, read_yaml
-
-    config = read_yaml(given.config, "CONFIG")
-    return _tell(lint_config(config, read_rules(given.rules)), given.format)
-
-
-def _findings_parser(verb: str, about: str) -> _Parser:
-    parser = _parser(verb, about, "exit status: 1 when a finding is critical, 2 on bad input, else 0")
-    parser.add_argument(
-        "--rules", type=Path, metavar="FILE", help="YAML with changes to the rules, see docs/health.md"
-    )
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: %(default)s")
-    return parser
-
-
-def _tell(findings: Sequence[Finding], form: str) -> int:
-    """Print findings; the exit status says whether one is critical."""
-    from lightning_adapt.health import print_findings
-
-    if form == "json":
-        import json
-
-        print(json.dumps([finding.to_dict() for finding in findings], indent=2))
-    else:
-        print_findings(findings, _console())
-    return int(any(finding.severity == "critical" for finding in findings))
-
-
-def _report(verb: str, about: str, rest: list[str]) -> int:
-    parser = _parser(verb, about)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a log folder, or a folder above several")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="where to write (default: report.html, .md or .json; - prints)"
-    )
-    parser.add_argument(
-        "--format", metavar="NAME", help="html, md or json (default: as FILE ends, else html)"
-    )
-    given = parser.parse_args(rest)
-
-    from lightning_adapt.health.offline import values_found
-    from lightning_adapt.views.report import FORMATS, write_report
-
-    ending = Path(given.output or "").suffix.lstrip(".")
-    format = given.format or (ending if ending in FORMATS else "html")
-    output = given.output or f"report.{format}"
-    if output == "-":
-        from lightning_adapt.views.report.report import report_text
-
-        text, _ = report_text(given.runs, format, judge=values_found)
-        sys.stdout.write(text)
-        return 0
-    written = write_report(given.runs, output, format=format, judge=values_found)
-    size = f"{written.size / 1e6:.1f} MB"
-    if written.scripts:
-        size += f", of which {written.scripts / 1e6:.1f} MB are the chart library"
-    print(f"{written.path}: {written.runs} {'run' if written.runs == 1 else 'runs'}, {size}")
-    return 0
-
-
-def _list(verb: str, about: str, rest: list[str]) -> int:
-    parser = _parser(verb, about)
-    parser.add_argument(
-        "pattern", nargs="?", default="*", help="names as a shell matches them; one says more"
-    )
-    given = parser.parse_args(rest)
-
-    from rich import box
-    from rich.table import Table
-
-    from lightning_adapt.optimizers import catalog_rows
-
-    rows = catalog_rows(given.pattern)
-    if len(rows) == 1:
-        table = Table(show_header=False, box=None)
-        for key, value in rows[0].items():
-            table.add_row(key, _cell(value), style="bold" if key == "optimizer" else None)
-    else:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        columns = ("optimizer", "lr", "eps", "eps placement", "weight decay", "state")
-        for column in (*columns, "supports"):
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            supports = ", ".join(key for key, value in row.items() if value is True)
-            table.add_row(*(_cell(row[column]) for column in columns), supports)
-    _console().print(table, highlight=False)
-    return 0
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value).replace("[", r"\[")
-
-
 def _demo(verb: str, about: str, rest: list[str]) -> int:
-    parser = _parser(verb, about)
+    parser = parser_of(verb, about)
     parser.add_argument("--logs", default="runs/demo", help="folder for the logs (default: %(default)s)")
     logs = parser.parse_args(rest).logs
     for name in DEMO:
@@ -413,7 +231,7 @@ def _demo(verb: str, about: str, rest: list[str]) -> int:
 
     from lightning_adapt.recipes.runner import run, show
 
-    console = _console()
+    console = standard_output()
     outcomes = [run(find(name), options, logs=logs, console=console) for name, options in DEMO.items()]
     for outcome in outcomes:
         show(outcome, console)
@@ -425,11 +243,11 @@ VERBS: Mapping[str, tuple[str, Callable[[str, str, list[str]], int]]] = {
     "recipes": ("list the recipes", _recipes),
     "run": ("train one recipe with the monitor on, and say what was learned", _run),
     "compare": ("train one recipe with several optimizers and print one table", _compare),
-    "inspect": ("print a run's or a checkpoint's parameters, worst first", _inspect),
-    "check": ("say what is wrong with a run or a checkpoint, why, and what to do", _check),
-    "lint": ("say what is wrong with a LightningCLI config before it runs", _lint),
-    "report": ("write runs into one file: a page with all views, markdown or JSON", _report),
+    "inspect": ("print a run's or a checkpoint's parameters, worst first", _reading_verbs.inspect),
+    "check": ("say what is wrong with a run or a checkpoint, why, and what to do", _reading_verbs.check),
+    "lint": ("say what is wrong with a LightningCLI config before it runs", _reading_verbs.lint),
+    "report": ("write runs into one file: a page with all views, markdown or JSON", _reading_verbs.report),
     "landscapes": ("run every claim about adaptive optimizers and print one table", _landscapes),
-    "list": ("list the optimizers and what each can do", _list),
+    "list": ("list the optimizers and what each can do", _reading_verbs.list_),
     "demo": ("train the NLP recipe and the GNN recipe, short", _demo),
 }

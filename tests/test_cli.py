@@ -50,6 +50,17 @@ def test_light_verbs_import_nothing_heavy(words):
     assert done.stdout.splitlines()[-1] == "nothing heavy"
 
 
+def test_a_reader_that_has_enough_is_no_error():
+    code = "import sys; from lightning_adapt.cli import main; sys.stdin.read(); sys.exit(main(['recipes']))"
+    asked = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as done:
+        done.stdout.close()  # as `head` does when it has its lines
+        done.stdin.close()
+        assert done.stderr.read() == b""
+
+
 def test_every_verb_is_in_the_help_and_has_its_own(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
