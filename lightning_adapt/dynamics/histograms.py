@@ -7,8 +7,9 @@ floating-point number say: a bin index is a shift of its bit pattern, exact on e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -53,13 +54,15 @@ class Bins:
         """What to take from the leading bits of a float64 to get its bin: ``(bits >> shift) - first_key``."""
         return ((self.lowest + 1023) << self.mantissa_bits) - 1
 
-    @property
+    @cached_property
     def edges(self) -> FloatArray:
-        """The ``size - 1`` edges between the bins, ascending."""
+        """The ``size - 1`` edges between the bins, ascending; read only."""
         parts = 1 << self.mantissa_bits
         octaves = np.exp2(np.arange(self.lowest, self.highest, dtype=np.float64))
         within = 1.0 + np.arange(parts) / parts
-        return np.append((octaves[:, None] * within).ravel(), 2.0**self.highest)
+        edges = np.append((octaves[:, None] * within).ravel(), 2.0**self.highest)
+        edges.setflags(write=False)
+        return edges
 
 
 EFFECTIVE_LR = Bins("effective_lr", lowest=-64, highest=64, mantissa_bits=2)
@@ -68,6 +71,13 @@ UPDATE = Bins("update", lowest=-96, highest=32, mantissa_bits=2)
 
 HISTOGRAMS: tuple[Bins, ...] = (EFFECTIVE_LR, SECOND_MOMENT, UPDATE)
 """The histograms of a table: effective learning rate, bias-corrected second moment, |update|."""
+
+EFFECTIVE_LR_QUANTILES: Mapping[str, float] = {
+    "effective_lr_p05": 0.05,
+    "effective_lr_p50": 0.5,
+    "effective_lr_p95": 0.95,
+}
+"""The columns of a table that are quantiles, read from the first histogram."""
 
 WIDTH = EFFECTIVE_LR.size
 assert all(bins.size == WIDTH for bins in HISTOGRAMS)  # one rectangular array holds them all
@@ -130,17 +140,30 @@ def quantile(
         >>> quantile(counts, 0.5, EFFECTIVE_LR, [1.0], [1.2]).round(3).tolist()
         [1.118]
     """
+    found: FloatArray = quantiles(counts, [q], bins, lowest, highest)[0]
+    return found
+
+
+def quantiles(
+    counts: npt.ArrayLike, qs: Sequence[float], bins: Bins, lowest: npt.ArrayLike, highest: npt.ArrayLike
+) -> FloatArray:
+    """As `quantile`, several at once.
+
+    Returns:
+        Shape ``(len(qs), rows)``.
+    """
     counted = np.asarray(counts, dtype=np.float64)
     low, high = np.asarray(lowest, dtype=np.float64), np.asarray(highest, dtype=np.float64)
-    total = counted.sum(axis=1)
     reached = np.cumsum(counted, axis=1)
-    target = q * total
-    index = np.minimum((reached < target[:, None]).sum(axis=1), bins.size - 1)
-    rows = np.arange(len(counted))
-    inside = counted[rows, index]
-    share = (target - (reached[rows, index] - inside)) / np.where(inside > 0, inside, 1.0)
-    edges = bins.edges
-    left, right = edges[np.clip(index - 1, 0, None)], edges[np.clip(index, None, len(edges) - 1)]
-    value = left * (right / left) ** np.clip(share, 0.0, 1.0)
-    value = np.where(index == 0, low, np.where(index == bins.size - 1, high, value))
-    return np.where(total > 0, np.clip(value, low, high), np.nan)
+    total, rows, edges = reached[:, -1], np.arange(len(counted)), bins.edges
+    found = np.empty((len(qs), len(counted)))
+    for place, q in enumerate(qs):
+        target = q * total
+        index = np.minimum((reached < target[:, None]).sum(axis=1), bins.size - 1)
+        inside = counted[rows, index]
+        share = (target - (reached[rows, index] - inside)) / np.where(inside > 0, inside, 1.0)
+        left, right = edges[np.maximum(index - 1, 0)], edges[np.minimum(index, len(edges) - 1)]
+        value = left * (right / left) ** np.minimum(np.maximum(share, 0.0), 1.0)
+        value = np.where(index == 0, low, np.where(index == bins.size - 1, high, value))
+        found[place] = np.where(total > 0, np.minimum(np.maximum(value, low), high), np.nan)
+    return found

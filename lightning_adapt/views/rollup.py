@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, FloatArray, quantile
+from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, EFFECTIVE_LR_QUANTILES, FloatArray, quantiles
 from lightning_adapt.dynamics.table import DynamicsTable
 
 _ROOT_MEAN_SQUARE = (
@@ -26,7 +26,6 @@ _LARGEST = (
     "effective_lr_max",
     "update_absmax",
 )
-_QUANTILES = {"effective_lr_p05": 0.05, "effective_lr_p50": 0.5, "effective_lr_p95": 0.95}
 
 
 def summarise(table: DynamicsTable, rows: npt.NDArray[np.bool_] | None = None) -> dict[str, float]:
@@ -52,49 +51,48 @@ def summarise(table: DynamicsTable, rows: npt.NDArray[np.bool_] | None = None) -
         0.25
     """
     kept = np.ones(len(table.rows), dtype=bool) if rows is None else rows
-    values = {column: table[column][kept] for column in table.columns}
-    numel = values["numel"]
-    found = {name: _mean(column, numel) for name, column in values.items()}
-    found["numel"] = float(np.nansum(numel))
-    found |= {name: float(np.sqrt(_mean(values[name] ** 2, numel))) for name in _ROOT_MEAN_SQUARE}
-    # These two are means over part of the elements: the finite ones, and those with v > 0.
-    finite = numel * (1 - values["grad_nonfinite_frac"])
-    found["grad_rms"] = float(np.sqrt(_mean(values["grad_rms"] ** 2, finite)))
-    found["snr_mean"] = _mean(values["snr_mean"], numel * (1 - values["second_moment_zero_frac"]))
-    found |= {name: _extreme(values[name]) for name in _LARGEST}
-    found["effective_lr_min"] = -_extreme(-values["effective_lr_min"])
-    found |= _quantiles(table, kept, found["effective_lr_min"], found["effective_lr_max"])
+    at = {name: place for place, name in enumerate(table.columns)}
+    values = table.values[kept]
+    found = dict(zip(table.columns, _means(values, at).tolist(), strict=True))
+    found["numel"] = float(np.nansum(values[:, at["numel"]]))
+    largest = [at[name] for name in _LARGEST]
+    found |= zip(_LARGEST, np.fmax.reduce(values[:, largest], initial=np.nan).tolist(), strict=True)
+    found["effective_lr_min"] = float(np.fmin.reduce(values[:, at["effective_lr_min"]], initial=np.nan))
+    if table.histograms is not None:
+        counts = table.histograms[kept, 0].sum(axis=0, dtype=np.int64)[None]
+        ends = [found["effective_lr_min"]], [found["effective_lr_max"]]
+        rates = quantiles(counts, [*EFFECTIVE_LR_QUANTILES.values()], EFFECTIVE_LR, *ends)
+        found |= zip(EFFECTIVE_LR_QUANTILES, rates[:, 0].tolist(), strict=True)
     found["update_ratio"] = found["update_rms"] / found["param_rms"] if found["param_rms"] else np.nan
-    found["update_grad_cosine"] = _cosine(values)
+    found["update_grad_cosine"] = _cosine(values, at)
     return found
 
 
-def _mean(column: FloatArray, numel: FloatArray) -> float:
-    known = ~np.isnan(column) & (numel > 0)  # NaN > 0 is false
-    return float(np.average(column[known], weights=numel[known])) if known.any() else float("nan")
+def _means(values: FloatArray, at: Mapping[str, int]) -> FloatArray:
+    """The weighted mean of each column, root mean squares where that is what it holds."""
+    numel = values[:, [at["numel"]]]
+    weights = np.repeat(numel, len(at), axis=1)
+    # These two are means over part of the elements: the finite ones, and those with v > 0.
+    for name, absent in (("grad_rms", "grad_nonfinite_frac"), ("snr_mean", "second_moment_zero_frac")):
+        weights[:, at[name]] *= 1 - values[:, at[absent]]
+    squared = [at[name] for name in _ROOT_MEAN_SQUARE]
+    terms = values.copy()
+    terms[:, squared] **= 2
+    known = ~np.isnan(terms) & (weights > 0)  # NaN > 0 is false
+    terms, weights = np.where(known, terms, 0.0), np.where(known, weights, 0.0)
+    total = weights.sum(axis=0)
+    means: FloatArray = np.full(len(at), np.nan)
+    # What has weight 0 is 0, so that inf · 0 cannot be.
+    np.divide((terms * weights).sum(axis=0), total, out=means, where=total > 0)
+    means[squared] = np.sqrt(means[squared])
+    return means
 
 
-def _extreme(column: FloatArray) -> float:
-    known = column[~np.isnan(column)]
-    return float(known.max()) if known.size else float("nan")
-
-
-def _quantiles(
-    table: DynamicsTable, kept: npt.NDArray[np.bool_], lowest: float, highest: float
-) -> dict[str, float]:
-    if table.histograms is None:
-        return {}
-    counts = table.histograms[kept, 0].sum(axis=0, dtype=np.int64)[None]
-    return {
-        name: float(quantile(counts, q, EFFECTIVE_LR, [lowest], [highest])[0])
-        for name, q in _QUANTILES.items()
-    }
-
-
-def _cosine(values: dict[str, FloatArray]) -> float:
-    update = values["numel"] * values["update_rms"] ** 2
-    gradient = values["numel"] * values["grad_rms"] ** 2
-    dot = values["update_grad_cosine"] * np.sqrt(update * gradient)
+def _cosine(values: FloatArray, at: Mapping[str, int]) -> float:
+    numel = values[:, at["numel"]]
+    update = numel * values[:, at["update_rms"]] ** 2
+    gradient = numel * values[:, at["grad_rms"]] ** 2
+    dot = values[:, at["update_grad_cosine"]] * np.sqrt(update * gradient)
     known = ~np.isnan(update) & ~np.isnan(gradient)
     norm = np.sqrt(update[known].sum() * gradient[known].sum())
     return float(np.nansum(dot) / norm) if norm > 0 else float("nan")

@@ -13,7 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, WIDTH, FloatArray, quantile
+from lightning_adapt.dynamics.histograms import (
+    EFFECTIVE_LR,
+    EFFECTIVE_LR_QUANTILES,
+    HISTOGRAMS,
+    WIDTH,
+    FloatArray,
+    quantiles,
+)
 from lightning_adapt.dynamics.statistics import COLUMNS
 
 COUNTS: tuple[str, ...] = (
@@ -216,10 +223,12 @@ def finalise(measured: Unpacked) -> FloatArray:
         "rms_t": np.sqrt(share("rms_t", "rms_t_numel")),
         "snr_mean": share("snr", "snr_numel"),
     }
-    for name, q in (("effective_lr_p05", 0.05), ("effective_lr_p50", 0.5), ("effective_lr_p95", 0.95)):
-        columns[name] = (
-            np.full(len(lowest), np.nan)
-            if measured.counts is None
-            else quantile(measured.counts[:, 0], q, EFFECTIVE_LR, lowest, highest)
+    rates = (
+        np.full((len(EFFECTIVE_LR_QUANTILES), len(lowest)), np.nan)
+        if measured.counts is None
+        else quantiles(
+            measured.counts[:, 0], [*EFFECTIVE_LR_QUANTILES.values()], EFFECTIVE_LR, lowest, highest
         )
+    )
+    columns |= zip(EFFECTIVE_LR_QUANTILES, rates, strict=True)
     return np.stack([columns[name] for name in COLUMNS], axis=1)
