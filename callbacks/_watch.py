@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ class Watch:
         label: Class name of the optimizer, numbered when there are several.
         probe: What reads it.
         every: Read every n-th batch that steps.
+        lengthened: That was once more often.
         due: The next batch step to read at.
         announced_at: The probe's step count when Lightning announced a step.
         early: The reading was armed when ``step()`` began, before its closure ran.
@@ -32,6 +34,7 @@ class Watch:
     probe: DynamicsProbe
     every: int
     due: int
+    lengthened: bool = False
     announced_at: int | None = None
     early: bool = False
     plan: ScalarPlan | None = None
@@ -53,7 +56,9 @@ class Watch:
         elif step + 1 < self.due:
             return
         self.early = not announced
-        self.due = ((step + 1) // self.every + 1) * self.every
+        # The multiples of an interval that grew may begin a few steps from here.
+        least = step + 1 + (self.every if self.lengthened else 1)
+        self.due = math.ceil(least / self.every) * self.every
         self.probe.arm(
             loss_scale=_trainer.loss_scale(trainer),
             step=step,
@@ -66,7 +71,7 @@ class Watch:
         """Read every ``every``-th batch from the next one due on."""
         if every != self.every:
             self.due += every - self.every
-            self.every = every
+            self.every, self.lengthened = every, True
 
     def missing_step(self, trainer: Trainer, *, skipped: bool) -> None:
         """See whether Lightning announced a step that the optimizer did not make.

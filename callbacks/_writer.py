@@ -31,7 +31,7 @@ class Writer:
         self.seconds = 0.0
         """Computing time of the jobs so far: while they compute, Python computes nothing else."""
         self._jobs: Queue[Job] = Queue(most)
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._thread: Thread | None = None
 
     def put(self, job: Job) -> bool:
@@ -72,7 +72,7 @@ class Writer:
             started = thread_time()
             try:
                 job()
-            except Exception as error:
+            except BaseException as error:  # a thread that ends would let `drain` wait for ever
                 self._error = error
             finally:
                 self.seconds += thread_time() - started

@@ -50,7 +50,7 @@ class DynamicsProbe:
         optimizer: A torch optimizer.
         named_parameters: The model, or ``model.named_parameters()``: gives the rows their names and order.
         every_n_steps: Read every n-th step.
-        engine: ``"auto"``, ``"triton"``, ``"eager"`` or ``"reference"``.
+        engine: ``"auto"``, ``"triton"``, ``"numba"``, ``"eager"`` or ``"reference"``.
         histograms: Keep histogram counts in the table; without them the quantile columns are NaN.
         snapshot: Keep the parameters from before the step, so that ``update`` is measured. ``False`` makes
             no copy and predicts the update from the optimizer's state. ``None`` keeps all of a small

@@ -51,8 +51,10 @@ class Stopwatch:
             self._events[1].record()
 
     def seconds(self) -> float:
-        """The larger of both; only once the device has got there."""
-        device = self._events[0].elapsed_time(self._events[1]) / 1e3 if self._events is not None else 0.0
+        """The larger of both; of the device only once it has got there, for nothing here waits for it."""
+        device = 0.0
+        if self._events is not None and self._events[1].query():  # type: ignore[no-untyped-call]
+            device = self._events[0].elapsed_time(self._events[1]) / 1e3
         return max(self._host, device)
 
 

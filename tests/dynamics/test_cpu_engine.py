@@ -273,12 +273,18 @@ def test_one_pass_starts_no_thread_when_torch_has_one(monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("small_tasks")
 def test_a_fault_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
     def run(*_: Any) -> None:
-        raise RuntimeError(f"in {threading.current_thread().name}")
+        if threading.current_thread() is threading.main_thread():
+            assert begun.wait(60)
+        else:
+            begun.set()
+            raise RuntimeError("in a thread")
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(cpu, "run", run)
-    with pytest.raises(RuntimeError, match="in "):
+    with pytest.raises(RuntimeError, match="in a thread"):
         cpu.measure([_adamw(*_ordinary(9000))])
 
 

@@ -107,7 +107,7 @@ def prepare(name: str, device: torch.device, tell: Callable[[str], object] = pri
     chosen, why = choose(device) if name == "auto" else (name, "it was asked for")
     module = import_module(f"{__name__}.{_MODULES.get(chosen, chosen)}")
     if hasattr(module, "prepare"):
-        sentence = f"the engine {chosen} is being compiled, once on this machine: about 20 seconds"
+        sentence = f"the engine {chosen} is being compiled, once on this machine: up to a minute"
         patience = Timer(1.5, tell, [sentence])
         patience.daemon = True
         patience.start()

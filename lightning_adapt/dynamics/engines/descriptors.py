@@ -96,13 +96,13 @@ def describe(row: Row) -> Descriptor:
 def _flat(tensors: list[Tensor | None], parameter: Tensor) -> tuple[Tensor | None, ...]:
     """Each tensor without gaps in memory, elements of all in the same order."""
     for x in tensors:
-        if x is not None and not x.is_contiguous():
+        if x is not None and (not x.is_contiguous() or x.is_neg()):
             break
     else:
         return tuple(tensors)  # the usual case, and this runs for every parameter
     # Largest stride first: this permutation makes a dense tensor contiguous, without a copy.
     order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
-    permuted = (None if x is None else x.permute(order) for x in tensors)
+    permuted = (None if x is None else x.resolve_neg().permute(order) for x in tensors)
     # reshape may give a view with gaps, where a kernel would read what lies between.
     return tuple(None if x is None else x.detach().reshape(-1).contiguous() for x in permuted)
 

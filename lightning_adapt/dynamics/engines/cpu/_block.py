@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_adapt.dynamics.engines.cpu._compiled import in_any_order, larger, nearly, smaller
+from lightning_adapt.dynamics.engines.cpu._compiled import exactly, in_any_order, larger, nearly, smaller
 
 # Relative error of an update computed in float32, with room to spare.
 _SLACK = np.float32(1e-6)
@@ -15,11 +15,15 @@ _SLACK = np.float32(1e-6)
 _ULP = np.float32(1.3e-7)
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
-_SUMS = ("parameter", "gradient", "first", "second", "share", "snr", "rms_t", "update", "dot", "decayed")
+_SUMS = (
+    *("parameter", "gradient", "first", "second", "share", "snr", "rms_t"),
+    *("update", "parts", "dot", "before", "decayed"),
+)
 _COUNTS = ("idle", "second_zero", "subnormal", "hits", "untouched", "lost")
-_TOPS = ("gradient", "first", "second", "update")
-_LEAST = ("gradient_negated", "second_negated", "closest", "divisor")
-#: Positions of sums (of squares, but for ``second``, ``share``, ``snr`` and ``dot``), then of counts.
+_TOPS = ("gradient", "first", "second", "update", "parts", "pulled")
+_LEAST = ("gradient_negated", "second_negated", "closest")
+#: Positions of sums (of squares, but for ``second``, ``share``, ``snr`` and ``dot``), then of counts. The
+#: ``parts`` are the sizes of what a predicted update is added up from: is it much smaller, digits cancelled.
 SUM: Any = namedtuple("SUM", (*_SUMS, *_COUNTS))(*range(len(_SUMS + _COUNTS)))
 #: How many of them are sums.
 ADDED = len(_SUMS)
@@ -53,10 +57,10 @@ def figures(measured: bool, coupled: bool) -> Any:
     @nearly
     def block(p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, c: Any) -> Any:
         correction, eps, per_eps, rated, constant, of_m, of_g, pull, decay, l2, _, _, rest = c
-        pp = gg = mm = second = share = snr = rms_t = square = dot = decayed = _ZERO
-        g_top = m_top = v_top = top = _ZERO
-        g_least = v_least = closest = divisor_least = np.float32(np.inf)
-        whole = _ONE / rest
+        pp = gg = mm = second = share = snr = rms_t = square = parts_square = dot = start = decayed = _ZERO
+        g_top = m_top = v_top = top = parts_top = pulled_top = _ZERO
+        g_least = v_least = closest = np.float32(np.inf)
+        whole, from_m, from_g = _ONE / rest, abs(of_m), abs(of_g)
         for i in range(len(p)):
             size, momentum = abs(g[i]), abs(m[i])
             pp += p[i] * p[i]
@@ -77,34 +81,48 @@ def figures(measured: bool, coupled: bool) -> Any:
             rms_t += ratio * ratio
 
             gain = rated * e + constant
+            parts = _ZERO
             if measured:
                 before = b[i]
                 update = p[i] - before
             else:
                 pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
                 if coupled:
-                    divisor = rest - gain * pull
-                    before = (p[i] + pushed) / divisor
-                    update = -pushed - (decay + gain * pull) * before
-                    divisor_least = smaller(divisor_least, abs(divisor))
+                    pulled = gain * pull
+                    before = (p[i] + pushed) / (rest - pulled)
+                    shrunk = (decay + pulled) * before
+                    pulled_top = larger(pulled_top, abs(pulled))
                 else:
                     before = (p[i] + pushed) * whole
-                    update = -pushed - decay * before
+                    shrunk = decay * before
+                update = -pushed - shrunk
+                parts = gain * (momentum * from_m + size * from_g + abs(s[i])) + abs(shrunk)
+                parts_square += parts * parts
+                parts_top = larger(parts_top, parts)
             square += update * update
             dot += update * g[i]
             moved = abs(update)
             top = larger(top, moved)
-            closest = smaller(closest, moved - _ULP * abs(p[i]))
-            away = before * (decay + l2 * e) if coupled else before
-            decayed += away * away
-        if not coupled:
-            decayed *= decay * decay
+            closest = smaller(closest, moved - (_ULP * abs(p[i]) + _SLACK * parts))
+            start += before * before
+            if coupled:
+                away = before * (decay + l2 * e)
+                decayed += away * away
         return (
-            (pp, gg, mm, second, share, snr, rms_t, square, dot, decayed),
-            (g_top, m_top, v_top, top, -g_least, -v_least, -closest, -divisor_least),
+            (pp, gg, mm, second, share, snr, rms_t, square, parts_square, dot, start, decayed),
+            (g_top, m_top, v_top, top, parts_top, pulled_top, -g_least, -v_least, -closest),
         )
 
     return block
+
+
+@exactly
+def _stays(p: Any, update: Any, slack: Any) -> Any:
+    """Whether rounding keeps ``p + update ± slack`` at ``p``.
+
+    Compiled as written: in any other order both would be one.
+    """
+    return p + (update - slack) == p, p + (update + slack) == p
 
 
 def losses(measured: bool, coupled: bool) -> Any:
@@ -118,16 +136,21 @@ def losses(measured: bool, coupled: bool) -> Any:
             gain = rated / (np.sqrt(v[i] * correction) + eps) + constant
             pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
             before = b[i] if measured else (p[i] + pushed) / (rest - gain * pull)
-            shrunk = (decay + gain * pull) * before if coupled else decay * before
+            drawn = decay + gain * pull if coupled else decay
+            shrunk = drawn * before
             predicted = -pushed - shrunk
             anything = abs(m[i]) * has_m + abs(g[i]) * has_g + abs(s[i]) + abs(shrunk) > _ZERO
             # Lost for certain, or moved for certain, if both ends of what float32 leaves open are.
-            slack = _SLACK * (abs(pushed) + abs(shrunk))
-            stays = p[i] == before if measured else p[i] + (predicted - slack) == p[i]
-            stays_too = stays if measured else p[i] + (predicted + slack) == p[i]
+            parts = gain * (abs(m[i] * of_m) + abs(g[i] * of_g) + abs(s[i])) + abs(shrunk)
+            slack = _SLACK * parts
+            if measured:
+                stays = stays_too = p[i] == before
+            else:
+                stays, stays_too = _stays(p[i], predicted, slack)
             lost += _ONE if stays & stays_too & anything else _ZERO
             near = anything & (abs(predicted) <= slack)
-            unclear += _ONE if near | (stays != stays_too) else _ZERO
+            vanished = (shrunk == _ZERO) & (drawn != _ZERO) & (before != _ZERO)  # in float32 only
+            unclear += _ONE if near | vanished | (stays != stays_too) else _ZERO
         return lost, unclear
 
     return lost

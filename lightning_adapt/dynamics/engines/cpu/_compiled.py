@@ -41,7 +41,8 @@ _INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "n
 
 def exactly(function: _F) -> _F:
     """Compile as written: every operation rounds once, as in numpy."""
-    return cast(_F, njit(**_INNER)(function))
+    # Said, because a function that says nothing of it is compiled as whoever calls it first.
+    return cast(_F, njit(**_INNER, fastmath=False)(function))
 
 
 def in_any_order(function: _F) -> _F:

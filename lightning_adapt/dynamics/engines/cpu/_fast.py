@@ -38,8 +38,11 @@ from lightning_adapt.dynamics.engines.descriptors import (
 
 # A float32 sum of squares below this may have lost digits to subnormal numbers.
 _SMALL = np.float32(1e-35)
-# Solving for the parameter before the step divides by this: less of it, and digits cancel.
-_STABLE = np.float32(0.125)
+# Of the squared sizes that an update is added up from, a sum of squares must keep this share, and the largest
+# update this of the largest size: else digits cancelled.
+_KEPT, _TOP_KEPT = 0.03, 0.2
+# L2 may draw by this share of a parameter: solving for it before the step divides by what remains.
+_DRAWN = 0.5
 _L2 = 9  # its place in `_constants`
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
@@ -50,7 +53,7 @@ def suits(kinds: Any, numbers: Any, form: int) -> bool:
     for kind in kinds:
         if kind == FLOAT64:
             return False
-    if not form & CANONICAL or form & (EPS_INSIDE | EPS_CLAMP | IS_ROOT):
+    if not form & CANONICAL or form & (EPS_INSIDE | EPS_CLAMP | IS_ROOT) or not numbers[SCALAR.lr] >= 0:
         return False
     if kinds[SLOT.centering] or kinds[SLOT.effective_lr] or numbers[SCALAR.gradient_factor] != 1:
         return False
@@ -114,14 +117,14 @@ Room: Any = namedtuple("Room", ("narrow", "found", "sound", "sums", "tops"))
 
 
 @exactly
-def plan_of(kinds: Any, numbers: Any, form: int) -> Any:
-    """What the blocks of a row have in common.
+def plan_of(kinds: Any, numbers: Any, form: int, suited: bool) -> Any:
+    """What the blocks of a row that is ``suited`` have in common.
 
     Returns:
         The largest second moment on the epsilon floor, the smallest normal number of its dtype, the larger of
         the two, and `_constants`.
     """
-    threshold = _floor_threshold(kinds, numbers)
+    threshold = _floor_threshold(kinds, numbers) if suited else _ZERO  # no end is sure for any eps
     tiny = np.float32(smallest_normal(kinds[SLOT.second_moment]))
     low = larger(threshold, tiny) if kinds[SLOT.second_moment] else -_ONE
     return Plan(threshold, tiny, low, _constants(kinds, numbers, form))
@@ -203,17 +206,31 @@ _may_lose, _may_lose_coupled = _block.losses(False, False), _block.losses(False,
 
 
 @exactly
+def _cancelled(form: int, sums: Any, tops: Any) -> bool:
+    """Whether digits of a predicted update, or of the parameter before it, were lost to a difference."""
+    if tops[TOP.pulled] > _DRAWN or sums[SUM.update] < _KEPT * sums[SUM.parts]:
+        return True
+    if tops[TOP.update] < _TOP_KEPT * tops[TOP.parts]:
+        return True
+    whole = sums[SUM.parameter] + sums[SUM.parts]
+    return bool(form & HAS_DECAY) and sums[SUM.parts] > 0 and sums[SUM.before] < _KEPT * whole
+
+
+@exactly
 def _finite(kinds: Any, numbers: Any, form: int, sums: Any, tops: Any) -> bool:
     """Whether float32 held everything in a block."""
     # Sums of what may be negative are finite only where every term is.
-    total = sums[SUM.second] + sums[SUM.share] + sums[SUM.snr] + sums[SUM.dot] + sums[SUM.decayed]
-    if not np.isfinite(total) or -tops[TOP.divisor] < _STABLE:
+    total = sums[SUM.second] + sums[SUM.share] + sums[SUM.snr] + sums[SUM.dot]
+    total += sums[SUM.parts] + sums[SUM.before] + sums[SUM.decayed]
+    if not np.isfinite(total) or _cancelled(form, sums, tops):
         return False
     if not (_sound(sums[SUM.parameter], _ONE) and _sound(sums[SUM.gradient], tops[TOP.gradient])):
         return False
     if not (_sound(sums[SUM.first], tops[TOP.first]) and _sound(sums[SUM.update], tops[TOP.update])):
         return False
-    if form & HAS_DECAY and numbers[SCALAR.applied] != 0 and sums[SUM.decayed] < _SMALL:
+    if form & HAS_DECAY and numbers[SCALAR.applied] != 0 and not _sound(sums[SUM.before], _ONE):
+        return False
+    if numbers[SCALAR.l2] != 0 and numbers[SCALAR.applied] != 0 and sums[SUM.decayed] < _SMALL:
         return False
     return bool(kinds[SLOT.second_moment] == 0 or _sound(sums[SUM.rms_t], tops[TOP.gradient]))
 
@@ -310,7 +327,9 @@ def put(n: int, row: Any, sums: Any, tops: Any, out: Any) -> None:
     out[FIGURE.lost_numel] += n
     out[FIGURE.lost] += sums[SUM.lost]
     out[FIGURE.decay_finite] += n
-    out[FIGURE.decay_square] += sums[SUM.decayed]
+    decay = numbers[SCALAR.decay] if numbers[SCALAR.applied] != 0 else 0.0
+    coupled = numbers[SCALAR.l2] != 0 and numbers[SCALAR.applied] != 0
+    out[FIGURE.decay_square] += sums[SUM.decayed] if coupled else sums[SUM.before] * decay * decay
     if kinds[SLOT.gradient]:
         out[FIGURE.grad_numel] += n
         out[FIGURE.grad_finite] += n

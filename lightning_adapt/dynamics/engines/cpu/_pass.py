@@ -101,7 +101,7 @@ def _task(
 ) -> None:
     """Measure the elements from ``start`` to ``stop`` of a row."""
     suits = stop - start >= _WORTH and _fast.suits(*row[:3])
-    plan = _fast.plan_of(*row[:3])
+    plan = _fast.plan_of(row[0], row[1], row[2], suits)
     fast.sound[:], fast.sums[:], fast.tops[:] = False, 0.0, -np.inf
     covered = taken = 0
     for strip in range(start, stop, STRIP):
