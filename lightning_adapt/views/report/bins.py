@@ -12,6 +12,7 @@ from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
 from lightning_adapt.views.tab.series import Series
 
 Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ def histograms(series: Series, at: Sequence[int]) -> list[Occupied]:
     for _, rows, counts in series.blocks(wanted):
         occupied[rows] |= counts[:, :, 1:-1] > 0
     found = [_empty(occupied[:, kind], len(at)) for kind in range(len(HISTOGRAMS))]
-    masks = [_windows(kind) for kind in found]
-    columns = [np.cumsum(mask).reshape(mask.shape) - 1 for mask in masks]
+    windows = [_windows(kind) for kind in found]
+    before, inside = None, []
     for position, rows, counts in series.blocks(wanted):
         step = wanted[position]
-        for index, kind in enumerate(found):
-            mask = masks[index][rows]
-            kind.counts[step, columns[index][rows][mask]] = counts[:, index, 1:-1][mask]
+        if before is None or not np.array_equal(before, rows):  # all steps of a block come one after another
+            before, inside = rows, [_inside(*window, rows) for window in windows]
+        for index, (kind, (row, bins, places)) in enumerate(zip(found, inside, strict=True)):
+            kind.counts[step, places] = counts[row, index, bins]
             kind.outside[step, 2 * rows] = counts[:, index, 0]
             kind.outside[step, 2 * rows + 1] = counts[:, index, -1]
     return found
@@ -59,8 +61,16 @@ def _empty(occupied: npt.NDArray[np.bool_], steps: int) -> Occupied:
     return Occupied(first.tolist(), length.tolist(), counts, outside)
 
 
-def _windows(kind: Occupied) -> npt.NDArray[np.bool_]:
-    first, length = np.array(kind.firsts)[:, None], np.array(kind.lengths)[:, None]
-    bins = np.arange(WIDTH - 2)
-    mask: npt.NDArray[np.bool_] = (bins >= first) & (bins < first + length)
-    return mask
+def _windows(kind: Occupied) -> tuple[Places, Places, Places]:
+    """First bin, number of bins, and place of the first bin among those of all rows, of each row."""
+    length = np.array(kind.lengths, dtype=np.int64)
+    return np.array(kind.firsts, dtype=np.int64), length, np.cumsum(length) - length
+
+
+def _inside(first: Places, length: Places, start: Places, rows: Places) -> tuple[Places, Places, Places]:
+    """Of every bin that is kept of ``rows``: which of the rows, which count of its, and its place."""
+    counted = length[rows]
+    row = np.repeat(np.arange(len(rows)), counted)
+    along = np.arange(len(row)) - np.repeat(np.cumsum(counted) - counted, counted)
+    # The first count of a row is what lies below all bins.
+    return row, 1 + first[rows][row] + along, start[rows][row] + along

@@ -50,6 +50,21 @@ class Bodies:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Histograms of one series, encoded.
+
+    Args:
+        steps: Of which they are kept.
+        bits: Mantissa bits of the counts.
+        kinds: First bin and number of bins of each row, counts, and what lies outside of all bins.
+    """
+
+    steps: list[int]
+    bits: int
+    kinds: list[tuple[list[int], list[int], bytes, bytes]]
+
+
+@dataclass(frozen=True)
 class Embedded:
     """Bodies, and sentences about what they leave out."""
 
@@ -66,22 +81,28 @@ def embed(runs: Sequence[Run]) -> Embedded:
     cells = sum(r.rows(o) * len(places) for _, r, _ in runs for o, places in r.places.items())
     share = min(1.0, MOST_CELLS / max(cells, 1))
     shown = min(cells, MOST_CELLS)
+    counted: dict[tuple[str, str], Counted] = {}
     if cells <= EXACT_CELLS:
-        return _embed(runs, share, EXACT)
-    found = _embed(runs, share, ROUNDED)
+        return _embed(runs, share, EXACT, counted)
+    found = _embed(runs, share, ROUNDED, counted)
     # Base64 takes four bytes for three.
     size = sum(map(len, found.bodies)) * 4 / 3
-    return found if size <= ROOM * max(1.0, shown / CELLS) else _embed(runs, share, ROUGH)
+    return found if size <= ROOM * max(1.0, shown / CELLS) else _embed(runs, share, ROUGH, counted)
 
 
-def _embed(runs: Sequence[Run], share: float, mantissa: int) -> Embedded:
+def _embed(
+    runs: Sequence[Run], share: float, mantissa: int, counted: dict[tuple[str, str], Counted]
+) -> Embedded:
+    """Put it together; histograms that are in ``counted`` are not made again."""
     bodies, series, notes = Bodies(), [], {}
     for run, recording, findings in runs:
         for optimizer, places in recording.places.items():
             kept = thinned(places, max(2, int(len(places) * share)))
             one = recording.series(optimizer, kept)
             about = {"run": run, "optimizer": optimizer, "findings": findings[optimizer]}
-            series.append({**about, **_series(one, bodies, mantissa)})
+            if (run, optimizer) not in counted:
+                counted[run, optimizer] = _counted(one, mantissa == EXACT)
+            series.append({**about, **_series(one, bodies, mantissa, counted[run, optimizer])})
             histograms = len(series[-1]["histograms"]["steps"])
             notes[run, optimizer] = _notes(len(places), len(kept), histograms, mantissa)
     index = {
@@ -99,7 +120,7 @@ def _listed(series: dict[str, Any]) -> dict[str, Any]:
     return {**{key: series[key] for key in ("run", "optimizer", "last_step")}, "rows": rows, "changed": 0}
 
 
-def _series(series: Series, bodies: Bodies, mantissa: int) -> dict[str, Any]:
+def _series(series: Series, bodies: Bodies, mantissa: int, counted: Counted) -> dict[str, Any]:
     return {
         "rows": json.loads(answers.rows(series)),
         "last_step": series.steps[-1],
@@ -108,30 +129,37 @@ def _series(series: Series, bodies: Bodies, mantissa: int) -> dict[str, Any]:
         "mantissa": mantissa,
         "steps": bodies.pack(answers.steps(series)),
         "bodies": [bodies.add(encode(series.column(name), mantissa)) for name in series.columns],
-        "histograms": _histograms(series, bodies, mantissa == EXACT),
+        "histograms": _histograms(counted, bodies),
     }
 
 
-def _histograms(series: Series, bodies: Bodies, exact: bool) -> dict[str, Any]:
+def _counted(series: Series, exact: bool) -> Counted:
     count = len(series.steps)
     most = count if exact else max(2, HISTOGRAM_CELLS // len(series.rows))
     at = thinned(range(count), most)
     # Counts are drawn as colours, so four bits of each are enough.
     bits = EXACT if exact else _HISTOGRAM_BITS
-    found = histograms(series, at)
+    kinds = [
+        (kind.firsts, kind.lengths, encode(kind.counts, bits), encode(kind.outside))
+        for kind in histograms(series, at)
+    ]
+    return Counted([series.steps[index] for index in at], bits, kinds)
+
+
+def _histograms(counted: Counted, bodies: Bodies) -> dict[str, Any]:
     return {
-        "steps": [series.steps[index] for index in at],
+        "steps": counted.steps,
         "kinds": {
             bins.name: {
-                "firsts": kind.firsts,
-                "lengths": kind.lengths,
+                "firsts": firsts,
+                "lengths": lengths,
                 "edges": bins.edges.tolist(),
-                "mantissa": bits,
+                "mantissa": counted.bits,
                 "exact": EXACT,
-                "counts": bodies.add(encode(kind.counts, bits)),
-                "outside": bodies.add(encode(kind.outside)),
+                "counts": bodies.add(counts),
+                "outside": bodies.add(outside),
             }
-            for bins, kind in zip(HISTOGRAMS, found, strict=True)
+            for bins, (firsts, lengths, counts, outside) in zip(HISTOGRAMS, counted.kinds, strict=True)
         },
     }
 
