@@ -14,7 +14,7 @@ window.show = async (text, view, name) => {
     scalars: async () => ({ tags: [] }),
     findings: async () => ({ findings: [] }),
   };
-  window.app?.view?.destroy();
+  window.app?.destroy();
   document.body.replaceChildren();
   // Without telling the pages before this one.
   history.replaceState(null, "", `#p.lightning_adapt.view=${view}&p.lightning_adapt.sort=worst`);

@@ -25,7 +25,7 @@ def page(browser: Any, address: str) -> Iterator[Tab]:
     """One page for all tests of a loader: TensorBoard itself takes seconds to load."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     yield Tab(context.new_page(), address)
     context.close()
 

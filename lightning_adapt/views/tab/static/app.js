@@ -1,9 +1,11 @@
-// The page: what is chosen, the bar on top, and one view below it.
+// The page: what is chosen, what is known, and one view below the bar.
 
 import * as address from "./address.js";
-import { choice, fill, h } from "./dom.js";
-import { clipped, unitText, visible } from "./format.js";
+import { Bar } from "./bar.js";
 import { Compare } from "./compare.js";
+import { nearest } from "./controls.js";
+import { fill, h } from "./dom.js";
+import { clipped, sharedFolders, visible } from "./format.js";
 import { Overview } from "./overview.js";
 import { ParameterView } from "./parameter.js";
 import { Series } from "./series.js";
@@ -11,10 +13,9 @@ import { StepView } from "./step.js";
 import { follow } from "./theme.js";
 
 const VIEWS = { overview: Overview, parameter: ParameterView, step: StepView, compare: Compare };
-const TITLES = { overview: "Overview", parameter: "One parameter", step: "One step", compare: "Compare runs" };
 const EMPTY = {
   view: "overview", run: "", optimizer: "", stat: "", scale: "", sort: "model", search: "", param: "", step: "",
-  range: "", toggled: "", module: "largest", fit: "", loss: "", by: "", runs: "",
+  range: "", toggled: "", module: "largest", fit: "", loss: "", by: "", page: "", runs: "", follow: "",
 };
 const EVERY_MS = 5000;
 
@@ -24,19 +25,20 @@ export class App {
   listed = [];
   #series = new Map();
   problems = [];
+  notes = [];
   #kept = new Map();
   #faults = new Map();
   #drawn = false;
   #wanted = false;
   #showing = null;
+  #shownView = null;
 
   constructor(source, root) {
     this.source = source;
-    this.bar = h("header", { class: "bar" });
-    this.about = h("p", { class: "about" });
+    this.bar = new Bar(this);
     this.messages = h("div", { role: "alert", class: "messages" });
     this.main = h("main", {});
-    root.append(h("h1", { class: "unseen" }, "Optimizer dynamics"), this.bar, this.about, this.messages, this.main);
+    root.append(h("h1", { class: "unseen" }, "Optimizer dynamics"), this.bar.element, this.bar.about, this.messages, this.main);
   }
 
   /** Load what there is, show it, and follow it. */
@@ -53,9 +55,18 @@ export class App {
   /** Change the state; `push` makes it a page of its own in the browser's history. */
   set(patch, push = false) {
     this.state = { ...this.state, ...patch };
-    const told = Object.entries(this.state).filter(([key, value]) => key in EMPTY && value !== EMPTY[key]);
-    address.write(Object.fromEntries(told), push);
+    this.#tell(push);
     return this.show();
+  }
+
+  #tell(push) {
+    const told = Object.entries(this.state).filter(([key, value]) => Object.hasOwn(EMPTY, key) && value !== EMPTY[key]);
+    address.write(Object.fromEntries(told), push);
+  }
+
+  /** Which view is shown. */
+  get view() {
+    return Object.hasOwn(VIEWS, this.state.view) ? this.state.view : "overview";
   }
 
   /** Draw the state; what is asked for while that is under way is drawn after it, once. */
@@ -77,15 +88,38 @@ export class App {
   }
 
   #update() {
+    this.notes = [];
     if (!this.listed.length) return this.#nothing();
-    this.#bar();
-    const View = VIEWS[this.state.view] ?? Overview;
-    if (!(this.view instanceof View)) {
-      this.view?.destroy();
-      this.view = new View(this);
-      fill(this.main, this.view.element);
+    this.#pin();
+    this.bar.show();
+    const View = VIEWS[this.view];
+    if (!(this.#shownView instanceof View)) {
+      this.#shownView?.destroy();
+      this.#shownView = new View(this);
+      fill(this.main, this.#shownView.element);
     }
-    return this.view.update();
+    return this.#shownView.update();
+  }
+
+  /** Write down which run is shown: others that come later change nothing, and the address says it. */
+  #pin() {
+    const { run, optimizer } = this.state;
+    const key = this.key();
+    const compared = this.view === "compare" ? this.compared() : [];
+    if (!run) this.state = { ...this.state, run: key.run, optimizer: key.optimizer };
+    if (!this.list("runs").length && compared.length > 1) this.state = { ...this.state, runs: runsText(compared) };
+    this.#tell(false);
+    const missing = this.view === "compare" ? this.list("runs").filter((wanted) => !this.listed.some((each) => isOf(each, wanted)))
+      : run && (key.run !== run || (optimizer && key.optimizer !== optimizer)) ? [[run, optimizer]] : [];
+    for (const wanted of missing.slice(0, 4)) {
+      const asked = Array.isArray(wanted) ? wanted.filter(Boolean).join(" · ") : String(wanted);
+      this.notes.push(`There are no tables of the run ${clipped(asked)} here (yet): others are shown.`);
+    }
+  }
+
+  /** Stop the view: its charts are let go. */
+  destroy() {
+    this.#shownView?.destroy();
   }
 
   // What views ask for.
@@ -167,17 +201,24 @@ export class App {
   }
 
   compared() {
-    const wanted = this.list("runs").map(String);
-    const found = wanted.map((text) => this.listed.find((key) => String([key.run, key.optimizer]) === text)).filter(Boolean);
+    const found = this.list("runs").map((wanted) => this.listed.find((key) => isOf(key, wanted))).filter(Boolean);
     if (found.length) return found.slice(0, 4);
     const first = this.key();
     const others = this.listed.filter((key) => key !== first);
     return [first, ...others].slice(0, 2);
   }
 
+  /** Compare these. */
+  choose(keys) {
+    return this.set({ runs: runsText(keys) });
+  }
+
   chosenRow(series) {
     if (!series.names.length) return null;
-    return Math.max(0, series.names.findIndex((name) => wellFormed(name) === wellFormed(this.state.param)));
+    const { param } = this.state;
+    const row = series.names.findIndex((name) => wellFormed(name) === wellFormed(param));
+    if (row < 0 && param) this.notes.push(`There is no parameter ${clipped(param)} in this run; this is ${clipped(series.names[0])}.`);
+    return Math.max(0, row);
   }
 
   chosenStep(series) {
@@ -187,8 +228,7 @@ export class App {
 
   /** The kept step next to `number`, of the series that was drawn last. */
   nearestStep(number) {
-    const steps = this.shown.steps;
-    return Array.from(steps).reduce((best, step) => (Math.abs(step - number) < Math.abs(best - number) ? step : best), steps[0]);
+    return nearest(this.shown.steps, number);
   }
 
   /** Show the parameter `row` of the series that was drawn last. */
@@ -197,37 +237,10 @@ export class App {
     return this.set({ view: "parameter", param, ...(step === null ? {} : { step: String(step) }) }, this.state.view !== "parameter");
   }
 
-  // The bar.
-
-  #bar() {
-    const key = this.key();
-    const runs = this.listed.map((each) => [this.keyText(each), clipped(this.label(each), 70)]);
-    const statistic = this.statistic();
-    const names = this.catalogue.statistics.map((each) => [each.name, each.name]);
-    const links = Object.entries(TITLES).map(([view, title]) =>
-      h("button", { type: "button", "aria-current": this.state.view === view ? "page" : null, onclick: () => this.set({ view }, true) }, title));
-    const focus = this.bar.contains(document.activeElement) ? [...this.bar.querySelectorAll("select,button")].indexOf(document.activeElement) : -1;
-    const chosen = this.state.view === "overview" || this.state.view === "compare";
-    fill(
-      this.bar,
-      h("nav", { "aria-label": "Views" }, links),
-      this.state.view === "compare" ? null : choice("Run", runs, this.keyText(key), (text) => {
-        const [run, optimizer] = JSON.parse(text);
-        this.set({ run, optimizer });
-      }),
-      chosen ? choice("Statistic", names, statistic.name, (stat) => this.set({ stat, scale: "" })) : null,
-      chosen ? choice("Scale", [["linear", "linear"], ["log", "log"]], this.scale(), (scale) => this.set({ scale: scale === statistic.scale ? "" : scale })) : null,
-      h("span", { class: "live" }, this.source.live ? `step ${key.last_step}, followed live` : `step ${key.last_step}`),
-    );
-    if (focus >= 0) this.bar.querySelectorAll("select,button")[focus]?.focus();
-    this.about.hidden = !chosen;
-    fill(this.about, ...(chosen ? [h("b", {}, statistic.name), ` (${unitText(statistic.unit)}): ${statistic.meaning} ${statistic.advice}`] : []));
-  }
-
   #nothing() {
-    this.view?.destroy();
-    this.view = null;
-    fill(this.bar);
+    this.#shownView?.destroy();
+    this.#shownView = null;
+    this.bar.hide();
     fill(this.main, h("div", { class: "message" },
       h("h2", {}, "No optimizer dynamics here yet"),
       h("p", {}, "These logs hold no table. Add OptimizerDynamicsMonitor() to the callbacks of the Trainer and train for at least its every_n_steps; this page looks again every few seconds.")));
@@ -235,10 +248,21 @@ export class App {
 
   // Following.
 
+  get following() {
+    return this.state.follow !== "off";
+  }
+
+  /** Follow the training, or leave the picture as it is. */
+  async follow(on) {
+    await this.set({ follow: on ? "" : "off" });
+    if (on) await this.#look();
+  }
+
   #follow() {
     setTimeout(async () => {
-      // A hidden tab costs nothing.
-      if (!document.hidden && document.documentElement.clientWidth) await this.#look();
+      // A hidden tab costs nothing. What could not be shown is looked for in any case.
+      const wanted = this.following || this.#faults.size || !this.listed.length;
+      if (wanted && !document.hidden && document.documentElement.clientWidth) await this.#look();
       this.#follow();
     }, EVERY_MS);
   }
@@ -273,7 +297,7 @@ export class App {
       console.error(error);
       this.#faults.set(what, error.message || String(error));
     }
-    this.#say([...this.#faults.values(), ...this.problems]);
+    this.#say([...this.#faults.values(), ...this.problems, ...this.notes]);
   }
 
   #say(sentences) {
@@ -284,15 +308,6 @@ export class App {
   }
 }
 
-/** Length of the folders that all of `runs` begin with. */
-function sharedFolders(runs) {
-  if (new Set(runs).size < 2) return 0;
-  const [first] = runs;
-  let shared = 0;
-  for (let at = 0; at < first.length && runs.every((run) => run[at] === first[at]); at += 1) {
-    if (first[at] === "/") shared = at + 1;
-  }
-  return shared;
-}
-
+const runsText = (keys) => JSON.stringify(keys.map((key) => [key.run, key.optimizer]));
+const isOf = (key, wanted) => Array.isArray(wanted) && key.run === wanted[0] && key.optimizer === wanted[1];
 const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");

@@ -1,10 +1,12 @@
 // The same statistic of several runs, side by side; parameters are matched by name.
 
-import { choice, field, fill, h } from "./dom.js";
+import { controls, Lines, Search, StepRange } from "./controls.js";
+import { fill, h } from "./dom.js";
 import { chartText, clipped, short, visible } from "./format.js";
 import { Grid } from "./grid.js";
 import { span } from "./overview.js";
 import { colours, difference, differences } from "./scale.js";
+import { lastUpTo } from "./series.js";
 import { flatLines } from "./tree.js";
 
 const MOST = 4;
@@ -13,30 +15,34 @@ const MOST = 4;
 export class Compare {
   constructor(app) {
     this.app = app;
-    this.controls = h("div", { class: "controls" });
-    this.search = h("input", { type: "search", placeholder: "words of a name", oninput: () => app.set({ search: this.search.value }) });
-    this.readout = h("p", { class: "readout" });
+    [this.search, this.order, this.range] = [new Search(app), new Lines(app, "most different first"), new StepRange(app)];
+    this.readout = h("p", { class: "readout", role: "status" });
+    const bar = controls(this.search.element, this.order.order, this.order.fit, this.range.element, this.readout);
     this.grid = new Grid({
       zoom: (range) => app.set({ range: range ? range.join(",") : "" }),
       step: (number, panel) => app.set({ ...this.all[panel.at].key, view: "step", step: String(number) }, true),
       open: (line, at) => this.#open(line, at),
       toggle: () => {},
       hover: (line, panel, at) => this.#hover(line, panel, at),
+      move: (line, by) => this.#move(line, by),
     });
     this.runs = h("fieldset", { class: "runs" });
-    this.element = h("div", {}, this.runs, this.controls, this.readout, this.grid.element);
+    this.boxes = new Map();
+    this.element = h("div", {}, this.runs, bar, this.grid.element);
   }
 
   async update() {
     const { app } = this;
     const keys = app.compared();
-    this.#controls(keys);
+    this.#boxes(keys);
     this.all = await Promise.all(keys.map((key) => app.series(key)));
     const statistic = app.statistic();
     this.columns = await Promise.all(this.all.map((series) => series.column(statistic.name)));
     this.names = [...new Set(this.all.flatMap((series) => series.names))];
     this.places = this.all.map((series) => new Map(series.names.map((name, row) => [name, row])));
     this.#differ();
+    const range = span(app.state.range, this.#steps());
+    this.#controls(keys, range);
     const panels = this.#panels(statistic);
     const lines = this.#lines(statistic);
     this.grid.element.hidden = !lines.length;
@@ -48,7 +54,8 @@ export class Compare {
     const axes = keys.length > 1
       ? { coloraxis: { ...value.axis, colorbar: { ...value.axis.colorbar, len: 0.48, y: 1, yanchor: "top" } }, coloraxis2: bar }
       : { coloraxis: value.axis };
-    await this.grid.show({ lines, panels, axes, range: span(app.state.range, this.#steps()), step: null, fit: app.state.fit === "1", note: (line) => line.said });
+    const step = app.state.step === "" ? null : Number(app.state.step);
+    await this.grid.show({ lines, panels, axes, range, step, fit: app.state.fit === "1", note: (line) => line.said });
   }
 
   destroy() {
@@ -120,29 +127,47 @@ export class Compare {
     return this.app.scale() === "log" ? `×${short(10 ** value)}` : `±${short(value, statistic.unit)}`;
   }
 
-  #controls(keys) {
+  #boxes(keys) {
     const { app } = this;
-    const { state } = app;
+    const known = app.listed.map(app.keyText).join();
+    if (this.known !== known) {
+      this.boxes = new Map(app.listed.map((key) => [app.keyText(key), h("input", { type: "checkbox", onchange: () => this.#toggle(key) })]));
+      const labels = app.listed.map((key) => h("label", { class: "run" }, this.boxes.get(app.keyText(key)),
+        h("span", { class: "name", title: clipped(key.run, 2000) }, visible(app.label(key)))));
+      fill(this.runs, h("legend", {}, `Runs, at most ${MOST}; the others are compared with the first that was chosen`), labels);
+    }
+    this.known = known;
     const chosen = new Set(keys.map(app.keyText));
-    const boxes = app.listed.map((key) => {
-      const text = app.keyText(key);
-      const change = () => {
-        const next = chosen.has(text) ? keys.filter((each) => app.keyText(each) !== text) : [...keys, key];
-        if (next.length) app.set({ runs: JSON.stringify(next.map((each) => [each.run, each.optimizer])) });
-      };
-      const box = h("input", { type: "checkbox", checked: chosen.has(text), disabled: !chosen.has(text) && keys.length >= MOST, onchange: change });
-      return h("label", { class: "run" }, box, h("span", { class: "name", title: clipped(key.run, 2000) }, visible(app.label(key))));
-    });
-    fill(this.runs, h("legend", {}, `Runs, at most ${MOST}; the others are compared with the first that was chosen`), boxes);
-    if (document.activeElement !== this.search) this.search.value = state.search;
-    const fit = h("input", { type: "checkbox", checked: state.fit === "1", onchange: () => app.set({ fit: state.fit === "1" ? "" : "1" }) });
-    fill(
-      this.controls, field("Search", this.search),
-      choice("Order", [["model", "as in the model"], ["worst", "most different first"]], state.sort, (sort) => app.set({ sort })),
-      field("All lines at once", fit),
-      state.range ? h("button", { type: "button", onclick: () => app.set({ range: "" }) }, "All steps") : null,
-    );
-    fill(this.readout, keys.length > 1 ? "Beside each name: the largest difference at any step." : "Choose a second run.");
+    for (const [text, box] of this.boxes) {
+      box.checked = chosen.has(text);
+      box.disabled = !chosen.has(text) && keys.length >= MOST;
+    }
+  }
+
+  #toggle(key) {
+    const { app } = this;
+    const keys = app.compared();
+    const text = app.keyText(key);
+    const others = keys.filter((each) => app.keyText(each) !== text);
+    app.choose(others.length < keys.length && others.length ? others : [...others, key]);
+  }
+
+  #controls(keys, range) {
+    const { state } = this.app;
+    for (const each of [this.search, this.order]) each.show(state);
+    this.range.show(state, range);
+    fill(this.readout, keys.length > 1 ? "Beside each name: the largest difference at any step. Click: the parameter in that run; Shift-click: all at that step. Keys: arrows, Enter, Shift+←→." : "Choose a second run.");
+  }
+
+  /** The chosen step goes to the one before or after; what each run has there is told. */
+  async #move(line, by) {
+    const steps = this.#steps();
+    const { step } = this.app.state;
+    const at = Math.max(0, Math.min(steps.length - 1, by + (step === "" ? steps.length - 1 : lastUpTo(steps, Number(step)))));
+    await this.app.set({ step: String(steps[at]) });
+    const told = this.#panels(this.app.statistic())
+      .map((panel) => `${panel.title} ${panel.text(line.label, Array.from(panel.steps).indexOf(steps[at]))}`);
+    fill(this.readout, `step ${steps[at]} · ${clipped(line.label, 100)} · ${told.join(" · ")}`);
   }
 
   #hover(line, panel, step) {

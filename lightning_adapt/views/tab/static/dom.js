@@ -29,13 +29,34 @@ export function field(label, control) {
   return h("span", { class: "field" }, h("label", { for: control.id }, label), control);
 }
 
-/** A drop-down list; `options` are `[value, text]` pairs. */
-export function choice(label, options, value, change) {
-  const select = h(
-    "select",
-    { onchange: () => change(select.value) },
-    options.map(([key, text]) => h("option", { value: key }, text)),
-  );
-  select.value = value;
-  return field(label, select);
+/** A labelled drop-down list, empty until it is offered something. */
+export function choice(label, change) {
+  const select = h("select", { onchange: () => change(select.value) });
+  return Object.assign(field(label, select), { control: select });
+}
+
+const offered = new WeakMap();
+
+/** Put `[value, text]` pairs into a `choice`. What is there already stays: somebody may have the list open. */
+export function offer({ control }, options, value) {
+  const told = JSON.stringify(options);
+  if (offered.get(control) !== told) fill(control, options.map(([key, text]) => h("option", { value: key }, text)));
+  offered.set(control, told);
+  if (control.value !== value) control.value = value;
+}
+
+/** A labelled checkbox. */
+export function tick(label, change) {
+  const box = h("input", { type: "checkbox", onchange: () => change(box.checked) });
+  return Object.assign(field(label, box), { control: box });
+}
+
+/** A button. */
+export function button(text, click, more = {}) {
+  return h("button", { type: "button", onclick: click, ...more }, text);
+}
+
+/** `1 step`, `2 steps`. */
+export function counted(count, what) {
+  return `${count.toLocaleString("en-US")} ${what}${count === 1 ? "" : "s"}`;
 }

@@ -23,9 +23,13 @@ export function exact(value) {
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   for (let digits = 1; digits < 10; digits += 1) {
     const text = value.toPrecision(digits);
-    if (Math.fround(Number(text)) === Math.fround(value)) return String(Number(text));
+    if (Math.fround(Number(text)) === Math.fround(value)) return plain(Number(text));
   }
-  return String(value);
+  return plain(value);
+}
+
+function plain(value) {
+  return value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential() : String(value);
 }
 
 /** What a unit is called next to a title. */
@@ -43,6 +47,11 @@ export function visible(name) {
   });
 }
 
+/** A name for a place that would else be empty. */
+export function named(name) {
+  return name === "" ? "⟨empty⟩" : visible(name);
+}
+
 /** At most `most` characters, the middle left out. */
 export function clipped(name, most = 80) {
   const letters = Array.from(visible(name));
@@ -56,8 +65,24 @@ export function chartText(name, most = 60) {
   return clipped(name, most).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
+/** A name for a spreadsheet: what would be a formula there gets an apostrophe, as people write text. */
+export function cellText(name) {
+  return /^[=+\-@\t\r]/.test(name) ? `'${name}` : name;
+}
+
 /** Rows as CSV; fields with commas, quotes or line breaks are quoted (RFC 4180). */
 export function csv(rows) {
   const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   return rows.map((row) => row.map((cell) => quoted(String(cell))).join(",")).join("\r\n") + "\r\n";
+}
+
+/** Length of the folders that all of `runs` begin with. */
+export function sharedFolders(runs) {
+  if (new Set(runs).size < 2) return 0;
+  const [first] = runs;
+  let shared = 0;
+  for (let at = 0; at < first.length && runs.every((run) => run[at] === first[at]); at += 1) {
+    if (first[at] === "/") shared = at + 1;
+  }
+  return shared;
 }

@@ -2,7 +2,7 @@
 
 import { draw, forget, layout, axis, stepLine, zoomed } from "./charts.js";
 import { fill, h } from "./dom.js";
-import { clipped, visible } from "./format.js";
+import { clipped, named } from "./format.js";
 
 const LINE = 20;
 const SHORTEST = 240;
@@ -11,7 +11,7 @@ const HEAD = 22;
 export const LABELS = 320;
 export const RIGHT = 96;
 
-/** A scrolled list with heat maps. `on` has open(line, step), step(step, panel), toggle(line), hover(line, panel, at). */
+/** A scrolled list with heat maps. `on` has open(line, step), step(step, panel), toggle(line), hover(line, panel, at), move(line, by). */
 export class Grid {
   #first = 0;
   #active = 0;
@@ -107,7 +107,7 @@ export class Grid {
 
   #label(line, at, every) {
     const module = line.path !== undefined;
-    const text = module ? `${line.open ? "▾" : "▸"} ${visible(line.label)}` : visible(line.label);
+    const text = module ? `${line.open ? "▾" : "▸"} ${named(line.label)}` : named(line.label);
     const more = line.bundle > 1 ? ` + ${line.bundle - 1} more` : module ? ` (${line.rows.length})` : "";
     return h(
       "div",
@@ -138,7 +138,9 @@ export class Grid {
   #key(event) {
     const line = this.lines[this.#active];
     const to = { ArrowDown: 1, ArrowUp: -1, PageDown: this.inSight, PageUp: -this.inSight, Home: -Infinity, End: Infinity };
-    if (event.key in to) this.#move(this.#active + to[event.key]);
+    const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.shiftKey && along && line) this.on.move(line, along);
+    else if (Object.hasOwn(to, event.key)) this.#move(this.#active + to[event.key]);
     else if (event.key === "Enter" || event.key === " ") this.#open(this.#active);
     else if (event.key === "ArrowRight" && line?.path !== undefined && !line.open) this.on.toggle(line);
     else if (event.key === "ArrowLeft" && line?.open) this.on.toggle(line);

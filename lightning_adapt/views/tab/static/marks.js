@@ -1,18 +1,23 @@
 // Loss and learning rates over the same steps as the heat map, with skipped steps and alerts marked.
 
 import { axis, draw, forget, layout, LINES, stepLine, zoomed } from "./charts.js";
-import { choice, fill, h } from "./dom.js";
+import { choice, counted, fill, h, offer } from "./dom.js";
 import { chartText, short, visible } from "./format.js";
 import { LABELS, RIGHT } from "./grid.js";
 import { colour } from "./theme.js";
 
 const TICKS = 64;
+const MOST_ALERTS = 200;
 
 /** The chart above the grid. `on` has zoom(range), step(step), loss(tag). */
 export class Marks {
   constructor(on) {
     this.on = on;
-    this.side = h("div", { class: "marks-side", style: `width:${LABELS - TICKS}px` });
+    this.loss = choice("Loss", on.loss);
+    this.legend = h("ul", { class: "legend" });
+    this.skipped = h("p", { class: "small" });
+    this.alerts = new AlertList();
+    this.side = h("div", { class: "marks-side", style: `width:${LABELS - TICKS}px` }, this.loss, this.legend, this.skipped, this.alerts.element);
     this.plot = h("div", { class: "plot" });
     this.element = h("div", { class: "marks" }, this.side, this.plot);
   }
@@ -58,18 +63,13 @@ export class Marks {
   }
 
   #describe({ series, tags, tag, rates, skipped, findings }) {
-    const options = [["", "none"], ...tags.map((name) => [name, visible(name)])];
-    const legend = rates.map((name, at) =>
+    offer(this.loss, [["", "none"], ...tags.map((name) => [name, visible(name)])], tag ?? "");
+    fill(this.legend, rates.map((name, at) =>
       h("li", {}, h("span", { class: "key", style: `background:${LINES[at % LINES.length]}` }),
-        h("span", { class: "name" }, `lr ${visible(name.slice(3))}`), h("span", { class: "note" }, short(series.header[name].at(-1)))));
-    const count = series.header.skipped_steps?.at(-1) ?? skipped.length;
-    fill(
-      this.side,
-      choice("Loss", options, tag ?? "", this.on.loss),
-      h("ul", { class: "legend" }, legend),
-      h("p", { class: "small" }, h("span", { class: "bad" }, "✕ "), `${count} skipped steps (the gradient scaler found inf)`),
-      alertList(findings),
-    );
+        h("span", { class: "name" }, `lr ${visible(name.slice(3))}`), h("span", { class: "note" }, short(series.header[name].at(-1))))));
+    const count = series.header.skipped_steps?.at(-1) || skipped.length;
+    fill(this.skipped, h("span", { class: "bad" }, "✕ "), `${counted(count, "skipped step")} (the gradient scaler found inf)`);
+    this.alerts.show(findings);
   }
 }
 
@@ -79,14 +79,28 @@ const points = (steps, name, symbol, color) => ({
   x: steps, y: steps.map(() => 0.5), name, yaxis: "y3", mode: "markers", type: "scatter", marker: { symbol, color, size: 9 }, hovertemplate: `${name}<extra></extra>`,
 });
 
-/** Alerts as a list that opens: what is wrong and what to do. */
-export function alertList(findings) {
-  const said = (finding) => {
-    const over = finding.ended_at === null ? "" : `, over at ${finding.ended_at}`;
-    return h("li", {}, h("b", {}, `${finding.severity}, from step ${finding.first_step}${over}: `), `${visible(finding.sentence)}; ${visible(finding.remedy)}`);
-  };
-  const summary = h("summary", {}, h("span", { class: "warn" }, "▲ "), `${findings.length} alerts`);
-  return h("details", { class: "small alerts" }, summary, h("ul", {}, findings.map(said)));
+/** Alerts as a list that opens, and stays open: what is wrong and what to do. */
+export class AlertList {
+  #told = "";
+
+  constructor() {
+    this.summary = h("summary", {});
+    this.items = h("ul", {});
+    this.element = h("details", { class: "small alerts" }, this.summary, this.items);
+  }
+
+  show(findings) {
+    const told = JSON.stringify(findings);
+    if (told === this.#told) return;
+    this.#told = told;
+    const said = (finding) => {
+      const over = finding.ended_at === null ? "" : `, over at ${finding.ended_at}`;
+      return h("li", {}, h("b", {}, `${finding.severity}, from step ${finding.first_step}${over}: `), `${visible(finding.sentence)}; ${visible(finding.remedy)}`);
+    };
+    const left = findings.length - MOST_ALERTS;
+    fill(this.summary, h("span", { class: "warn" }, "▲ "), counted(findings.length, "alert"));
+    fill(this.items, findings.slice(0, MOST_ALERTS).map(said), left > 0 ? h("li", {}, `${left} more; those of one parameter stand in its view.`) : null);
+  }
 }
 
 /** The tag that is most likely the training loss. */

@@ -1,9 +1,11 @@
 // The overview: any statistic of all parameters over all steps.
 
-import { choice, field, fill, h } from "./dom.js";
-import { clipped, short, unitText, visible } from "./format.js";
+import { controls, Lines, Search, StepChoice, StepRange } from "./controls.js";
+import { button, choice, counted, fill, h, offer } from "./dom.js";
+import { clipped, named, short, unitText } from "./format.js";
 import { Grid } from "./grid.js";
 import { likelyLoss, Marks } from "./marks.js";
+import { lastUpTo } from "./series.js";
 import { colours, scores } from "./scale.js";
 import { allPaths, flatLines, grow, openAtFirst, treeLines } from "./tree.js";
 
@@ -21,12 +23,15 @@ export class Overview {
       open: (line, at) => app.open(line.row, at),
       toggle: (line) => this.#toggle([line.path]),
       hover: (line, panel, at) => this.#hover(line, at),
+      move: (line, by) => this.#move(line, by),
     });
-    this.controls = h("div", { class: "controls" });
-    this.search = h("input", { type: "search", placeholder: "words of a name", oninput: () => app.set({ search: this.search.value }) });
-    this.readout = h("p", { class: "readout" });
+    [this.search, this.order, this.step, this.range] = [new Search(app), new Lines(app, "worst first"), new StepChoice(app), new StepRange(app)];
+    this.module = choice("A module shows", (module) => app.set({ module }));
+    this.all = [true, false].map((open) => button(open ? "Open all" : "Close all", () => this.#all(open)));
+    const bar = controls(this.search.element, this.order.order, this.module, ...this.all, this.order.fit);
+    this.readout = h("p", { class: "readout", role: "status" });
     this.empty = h("p", { class: "message", hidden: true }, "No parameter's name holds all of these words.");
-    this.element = h("div", {}, this.controls, this.marks.element, this.readout, this.grid.element, this.empty);
+    this.element = h("div", {}, bar, this.marks.element, controls(this.step.element, this.range.element, this.readout), this.grid.element, this.empty);
   }
 
   async update() {
@@ -41,8 +46,8 @@ export class Overview {
     const loss = tag ? await app.scalar(series.key.run, tag) : null;
     Object.assign(this, { series, column, statistic });
     this.values = new Map();
-    this.#write();
     const range = span(state.range, column.steps);
+    this.#write(range);
     const step = state.step === "" ? null : Number(state.step);
     await this.marks.show({ series, tags, tag, loss, range, step, findings });
     this.scale = colours(statistic, app.scale(), [column.values]);
@@ -52,6 +57,8 @@ export class Overview {
     if (!lines.length) return;
     const panel = { steps: column.steps, z: (line) => this.#of(line).map(this.scale.z), axis: "coloraxis" };
     await this.grid.show({ lines, panels: [panel], axes: { coloraxis: this.scale.axis }, range, step, fit: state.fit === "1", note: (line) => this.#note(line) });
+    if (!this.revealed && state.param) this.grid.reveal((line) => line.chosen);
+    this.revealed = true;
   }
 
   destroy() {
@@ -79,7 +86,7 @@ export class Overview {
   /** The figure at the chosen step, or the last. */
   #note(line) {
     const { state } = this.app;
-    const at = state.step === "" ? this.column.steps.length - 1 : this.series.at(Number(state.step));
+    const at = state.step === "" ? this.column.steps.length - 1 : lastUpTo(this.column.steps, Number(state.step));
     return short(this.#of(line)[at], this.statistic.unit);
   }
 
@@ -109,30 +116,33 @@ export class Overview {
     this.#toggle(allPaths(this.tree).filter((path) => open.has(path) !== wanted));
   }
 
-  #write() {
-    const { app } = this;
-    const { state } = app;
-    if (document.activeElement !== this.search) this.search.value = state.search;
-    const flat = Boolean(state.search) || state.sort === "worst";
-    const fit = h("input", { type: "checkbox", checked: state.fit === "1", onchange: () => app.set({ fit: state.fit === "1" ? "" : "1" }) });
-    fill(
-      this.controls,
-      field("Search", this.search),
-      choice("Order", [["model", "as in the model"], ["worst", "worst first"]], state.sort, (sort) => app.set({ sort })),
-      choice("A module shows", Object.entries(SUMMARIES), state.module, (module) => app.set({ module })),
-      h("button", { type: "button", disabled: flat, onclick: () => this.#all(true) }, "Open all"),
-      h("button", { type: "button", disabled: flat, onclick: () => this.#all(false) }, "Close all"),
-      field("All lines at once", fit),
-      state.range ? h("button", { type: "button", onclick: () => app.set({ range: "" }) }, "All steps") : null,
-    );
-    const { length } = this.series.names;
-    this.#say(`${length.toLocaleString("en-US")} parameters, ${this.column.steps.length} steps. Click a line for its parameter; Shift-click, or a click in the chart above, for all parameters at that step; drag to zoom.`);
+  #write(range) {
+    const { state } = this.app;
+    for (const each of [this.search, this.order]) each.show(state);
+    offer(this.module, Object.entries(SUMMARIES), this.#summary());
+    for (const each of this.all) each.disabled = Boolean(state.search) || state.sort === "worst";
+    this.step.show(state, this.series);
+    this.range.show(state, range);
+    this.#say(`${counted(this.series.names.length, "parameter")}, ${counted(this.column.steps.length, "step")}. Click: a parameter; Shift-click, or click above: all at that step; drag: zoom. Keys: arrows, Enter, Shift+←→.`);
+  }
+
+  #summary() {
+    return Object.hasOwn(SUMMARIES, this.app.state.module) ? this.app.state.module : "largest";
+  }
+
+  /** The chosen step goes to the one before or after; what the line has there is told. */
+  async #move(line, by) {
+    const { steps } = this.column;
+    const { step } = this.app.state;
+    const at = Math.max(0, Math.min(steps.length - 1, by + (step === "" ? steps.length - 1 : lastUpTo(steps, Number(step)))));
+    await this.app.set({ step: String(steps[at]) });
+    this.#hover(line, steps[at]);
   }
 
   #hover(line, step) {
     const at = this.column.steps.indexOf(step);
     const { statistic } = this;
-    const what = line.row !== undefined && !line.bundle ? visible(clipped(this.series.names[line.row], 120)) : `${SUMMARIES[this.app.state.module]} in ${clipped(line.path ?? line.label, 100)}`;
+    const what = line.row !== undefined && !line.bundle ? named(clipped(this.series.names[line.row], 120)) : `${SUMMARIES[this.#summary()]} in ${clipped(line.path ?? line.label, 100)}`;
     this.#say(`step ${step} · ${what} · ${statistic.name} ${short(this.#of(line)[at], statistic.unit)} (${unitText(statistic.unit)})`);
   }
 

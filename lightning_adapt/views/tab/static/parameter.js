@@ -1,9 +1,10 @@
 // One parameter: how its step sizes, moments and floor went over the steps.
 
 import { axis, draw, forget, layout, LINES, logAxis, stepLine, zoomed } from "./charts.js";
-import { fill, h } from "./dom.js";
-import { exact, short, unitText, visible } from "./format.js";
-import { alertList } from "./marks.js";
+import { controls, StepChoice, StepRange } from "./controls.js";
+import { button, counted, fill, h } from "./dom.js";
+import { exact, named, short, unitText, visible } from "./format.js";
+import { AlertList } from "./marks.js";
 import { span } from "./overview.js";
 import { lastUpTo } from "./series.js";
 import { colour } from "./theme.js";
@@ -15,7 +16,13 @@ const CAUSES = ["untouched", "underflow", "small"];
 export class ParameterView {
   constructor(app) {
     this.app = app;
-    this.head = h("div", { class: "controls" });
+    this.select = h("select", { class: "name", "aria-label": "Parameter", onchange: () => app.open(Number(this.select.value), null) });
+    this.before = button("◀", () => app.open(this.data.row - 1, null), { "aria-label": "Parameter before" });
+    this.after = button("▶", () => app.open(this.data.row + 1, null), { "aria-label": "Parameter after" });
+    this.title = h("h2", { class: "name" });
+    this.about = h("p", { class: "small wide" });
+    [this.step, this.range, this.alerts] = [new StepChoice(app), new StepRange(app), new AlertList()];
+    this.head = controls(this.before, this.select, this.after, this.step.element, this.range.element, this.title, this.about, this.alerts.element);
     this.cards = h("div", { class: "cards" });
     this.table = h("table", { class: "facts" });
     this.element = h("div", {}, this.head, this.cards, this.table);
@@ -47,27 +54,26 @@ export class ParameterView {
   }
 
   #head(findings) {
-    const { app } = this;
-    const { series, row } = this.data;
+    const { state } = this.app;
+    const { series, row, steps } = this.data;
+    const { names } = series;
     const info = series.rows[row];
+    if (this.offered !== names) fill(this.select, names.map((name, at) => h("option", { value: at }, named(name))));
+    this.offered = names;
+    this.select.value = String(row);
+    this.before.disabled = row === 0;
+    this.after.disabled = row === names.length - 1;
+    fill(this.title, named(names[row]));
+    this.step.show(state, series);
+    this.range.show(state, span(state.range, steps));
     const shape = info.shape.length ? info.shape.join(" × ") : "one number";
-    const options = series.names.map((name, at) => h("option", { value: at }, visible(name)));
-    const select = h("select", { class: "name", "aria-label": "Parameter", onchange: () => app.open(Number(select.value), null) }, options);
-    select.value = String(row);
-    const state = info.state_dtype ? `, state ${info.state_dtype}` : "";
+    const stateful = info.state_dtype ? `, state ${info.state_dtype}` : "";
     const sampled = info.stride > 1 ? `; histograms from every ${info.stride}th element` : "";
-    const set = series.hypers(row).map(([name, values]) => `${visible(name)} ${exact(values.at(-1))}`);
-    const own = findings.filter((finding) => finding.parameter === series.names[row]);
-    fill(
-      this.head,
-      h("button", { type: "button", "aria-label": "Parameter before", disabled: row === 0, onclick: () => app.open(row - 1, null) }, "◀"),
-      select,
-      h("button", { type: "button", "aria-label": "Parameter after", disabled: row === series.rows.length - 1, onclick: () => app.open(row + 1, null) }, "▶"),
-      h("h2", { class: "name" }, visible(series.names[row])),
-      h("p", { class: "small wide" }, `group ${visible(info.group) || "–"} · ${shape} (${short(info.numel, "elements")} elements) · ${info.dtype}${state}${sampled}`,
-        set.length ? ` · ${set.join(", ")}` : ""),
-      own.length ? alertList(own) : null,
-    );
+    const set = series.hypers(row).map(([name, values]) => ` · ${visible(name)} ${exact(values.at(-1))}`);
+    fill(this.about, `group ${visible(info.group) || "–"} · ${shape} (${counted(info.numel, "element")}) · ${info.dtype}${stateful}${sampled}`, set);
+    const own = findings.filter((finding) => finding.parameter === names[row]);
+    this.alerts.element.hidden = !own.length;
+    this.alerts.show(own);
   }
 
   async #draw() {
@@ -134,7 +140,7 @@ export class ParameterView {
       this.#line("effective_lr_p50", "p50", LINES[1]),
     ];
     const infinite = Array.from(of("effective_lr_max")).filter((value) => value === Infinity).length;
-    return { traces, figure: { yaxis: logAxis(traces) }, note: infinite ? `At ${infinite} steps the largest is inf: eps rounded to 0.` : "" };
+    return { traces, figure: { yaxis: logAxis(traces) }, note: infinite ? `At ${counted(infinite, "step")} the largest is inf: eps rounded to 0.` : "" };
   }
 
   #line(name, label, color) {

@@ -1,7 +1,8 @@
 // One step: every statistic of every parameter, with all digits.
 
-import { choice, field, fill, h } from "./dom.js";
-import { clipped, csv, exact, short, unitText, visible } from "./format.js";
+import { controls, Search, StepChoice } from "./controls.js";
+import { button, choice, counted, fill, h, offer } from "./dom.js";
+import { cellText, clipped, csv, exact, named, short, unitText, visible } from "./format.js";
 
 const PAGE = 200;
 
@@ -9,15 +10,16 @@ const PAGE = 200;
 export class StepView {
   constructor(app) {
     this.app = app;
-    this.page = 0;
-    this.controls = h("div", { class: "controls" });
+    [this.step, this.search] = [new StepChoice(app), new Search(app)];
+    this.pages = choice("Rows", (page) => app.set({ page: page === "0" ? "" : page }));
     this.facts = h("p", { class: "readout" });
     this.head = h("thead");
     this.body = h("tbody");
     this.said = h("span", { role: "status" });
-    this.search = h("input", { type: "search", placeholder: "words of a name", oninput: () => app.set({ search: this.search.value }) });
+    const bar = controls(this.step.element, this.search.element, button("Copy as CSV", () => this.#copy()),
+      button("Download CSV", () => this.#download()), this.pages, this.said);
     const table = h("table", { class: "figures" }, this.head, this.body);
-    this.element = h("div", {}, this.controls, this.facts,
+    this.element = h("div", {}, bar, this.facts,
       h("div", { class: "scrolled", tabindex: 0, role: "region", "aria-label": "Statistics of all parameters at this step" }, table));
   }
 
@@ -35,23 +37,10 @@ export class StepView {
   destroy() {}
 
   #controls() {
-    const { app, series, number } = this;
-    const at = series.at(number);
-    const to = (index) => app.set({ step: String(series.steps[Math.max(0, Math.min(index, series.steps.length - 1))]) });
-    const input = h("input", { type: "number", value: number, min: series.steps[0], max: series.steps.at(-1),
-      onchange: () => app.set({ step: String(app.nearestStep(Number(input.value))) }) });
-    if (document.activeElement !== this.search) this.search.value = app.state.search;
-    fill(
-      this.controls,
-      field("Step", input),
-      h("button", { type: "button", "aria-label": "Step before", disabled: at === 0, onclick: () => to(at - 1) }, "◀"),
-      h("button", { type: "button", "aria-label": "Step after", disabled: at === series.steps.length - 1, onclick: () => to(at + 1) }, "▶"),
-      h("button", { type: "button", onclick: () => to(Infinity) }, "Last"),
-      field("Search", this.search),
-      h("button", { type: "button", onclick: () => this.#copy() }, "Copy as CSV"),
-      h("button", { type: "button", onclick: () => this.#download() }, "Download CSV"),
-      this.said,
-    );
+    const { app, series } = this;
+    this.search.show(app.state);
+    this.step.show(app.state, series);
+    const at = series.at(this.number);
     const facts = Object.entries(series.header)
       .filter(([name, numbers]) => !name.startsWith("hyper/") && !Number.isNaN(numbers[at]))
       .map(([name, numbers]) => `${visible(name.replace("lr/", "lr of "))} ${exact(numbers[at])}`);
@@ -92,14 +81,14 @@ export class StepView {
     const { app } = this;
     const order = this.#order();
     const pages = Math.max(1, Math.ceil(order.length / PAGE));
-    this.page = Math.min(this.page, pages - 1);
-    const seen = order.slice(this.page * PAGE, (this.page + 1) * PAGE);
+    const page = Math.min(/^\d{1,6}$/.test(app.state.page) ? Number(app.state.page) : 0, pages - 1);
+    const seen = order.slice(page * PAGE, (page + 1) * PAGE);
     const [by, direction] = this.#sorting();
     const header = (name, title) => h(
       "th",
       { scope: "col", "aria-sort": by === name ? (direction === "up" ? "ascending" : "descending") : null },
       h("button", { type: "button", title, "data-by": name,
-        onclick: () => app.set({ by: `${name}-${by === name && direction === "down" ? "up" : "down"}` }) },
+        onclick: () => app.set({ page: "", by: `${name}-${by === name && direction === "down" ? "up" : "down"}` }) },
       name === "name" ? "parameter" : name, by === name ? (direction === "up" ? " ▲" : " ▼") : "",
       h("small", {}, name === "name" ? "" : unitText(app.named(name).unit))),
     );
@@ -107,14 +96,8 @@ export class StepView {
     fill(this.head, h("tr", {}, header("name", "Name of the parameter"), this.columns.map((name) => header(name, explained(app.named(name))))));
     if (focus) this.head.querySelector(`[data-by="${focus}"]`)?.focus();
     fill(this.body, seen.map((row) => this.#row(row)));
-    if (pages > 1) {
-      const options = Array.from({ length: pages }, (_, at) => [String(at), `${at * PAGE + 1} to ${Math.min(order.length, (at + 1) * PAGE)} of ${order.length}`]);
-      this.controls.append(choice("Rows", options, String(this.page), (page) => {
-        this.page = Number(page);
-        this.#controls();
-        this.#table();
-      }));
-    }
+    this.pages.hidden = pages === 1;
+    offer(this.pages, Array.from({ length: pages }, (_, at) => [String(at), `${at * PAGE + 1} to ${Math.min(order.length, (at + 1) * PAGE)} of ${order.length}`]), String(page));
   }
 
   #row(row) {
@@ -125,14 +108,14 @@ export class StepView {
       const text = statistic === "numel" ? short(value, "elements") : Number.isNaN(value) ? "–" : exact(value);
       return h("td", { class: statistic === app.state.stat ? "chosen" : null }, text);
     });
-    const open = h("button", { type: "button", class: "link name", title: clipped(name, 2000), onclick: () => app.open(row, this.number) }, visible(name));
+    const open = h("button", { type: "button", class: "link name", title: clipped(name, 2000), onclick: () => app.open(row, this.number) }, named(name));
     return h("tr", {}, h("th", { scope: "row" }, open), cells);
   }
 
   #csv() {
     const { series } = this;
     const rows = this.#order().map((row) => [
-      series.names[row], series.rows[row].group, series.rows[row].dtype,
+      cellText(series.names[row]), cellText(series.rows[row].group), series.rows[row].dtype,
       ...this.columns.map((_, column) => {
         const value = this.#value(column, row);
         return this.columns[column] === "numel" ? String(value) : exact(value);
@@ -154,7 +137,7 @@ export class StepView {
       document.execCommand("copy");
       area.remove();
     }
-    fill(this.said, `${this.#order().length} rows copied`);
+    fill(this.said, `${counted(this.#order().length, "row")} copied`);
   }
 
   #download() {

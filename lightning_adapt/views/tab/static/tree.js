@@ -6,7 +6,7 @@ const FIRST_LINES = 40;
 /** The module tree of parameter names: `{path, label, rows, items}`, parameters as `{row, label}`. */
 export function grow(names) {
   const root = { path: "", label: "", rows: [], items: [] };
-  const modules = new Map([["", root]]);
+  const modules = new Map();
   names.forEach((name, row) => {
     const parts = name.split(".");
     const above = parts.slice(0, Math.min(parts.length - 1, DEEPEST));
