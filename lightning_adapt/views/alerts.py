@@ -149,7 +149,10 @@ def latest(texts: Iterable[Any]) -> list[dict[str, Any]]:
     """
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for text in texts:
-        finding = _read(text)
-        which = tuple(finding[key] for key in ("optimizer", "rule", "parameter", "cause", "first_step"))
+        try:
+            finding = _read(text)
+            which = tuple(finding[key] for key in ("optimizer", "rule", "parameter", "cause", "first_step"))
+        except (KeyError, TypeError, ValueError):
+            continue  # somebody else's text under our tag, or of another version
         found[which] = finding
     return sorted(found.values(), key=lambda finding: finding["first_step"])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
@@ -243,8 +243,3 @@ def array_of(value: Summary.Value) -> npt.NDArray[Any]:
     """The numpy array of a tensor summary value."""
     array: npt.NDArray[Any] = make_ndarray(value.tensor)
     return array
-
-
-def is_ours(tags: Sequence[str]) -> bool:
-    """Whether any of ``tags`` belongs to a table."""
-    return any(tag.startswith(f"{TAG}/") for tag in tags)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,14 +11,12 @@ import numpy.typing as npt
 from tensorboard.data.provider import RunTagFilter
 
 from lightning_adapt._text import unknown_name
+from lightning_adapt.views import alerts
 from lightning_adapt.views.event_file import HEADER, PLUGIN_NAME, TAG, Description, parts_of
+from lightning_adapt.views.findings import worst_first
 from lightning_adapt.views.tab.faults import Unknown
 from lightning_adapt.views.tab.series import Datum, Read, Series
 
-FINDINGS = "optimizer_health"
-"""Tags of findings: tensors of strings, each a finding as JSON."""
-_SAME = ("rule", "parameter", "cause", "first_step")
-_RANK = {"critical": 0, "warning": 1, "info": 2}
 _ALL = 1_000_000
 _describe = lru_cache(maxsize=64)(Description.of)
 
@@ -69,6 +66,10 @@ class Logs:
         Raises:
             Unknown: If there is none.
         """
+        return Series(self._versions(run, optimizer), self._reader(run))
+
+    def _versions(self, run: str, optimizer: str) -> dict[str, Description]:
+        """Tags of the row sets of one optimizer, and what they say."""
         tags = self._tensors([run]).get(run)
         if not tags:
             raise Unknown(unknown_name("run", run, self._tensors()))
@@ -82,7 +83,7 @@ class Logs:
                     versions[stem] = _describe(listed.plugin_content)
         if not versions:
             raise Unknown(unknown_name("optimizer", optimizer, optimizers))
-        return Series(versions, self._reader(run))
+        return versions
 
     def _tensors(self, runs: Sequence[str] | None = None) -> Mapping[str, Mapping[str, Any]]:
         chosen = RunTagFilter(runs=runs)
@@ -104,15 +105,16 @@ class Logs:
         return read
 
     def findings(self, run: str, optimizer: str) -> list[dict[str, Any]]:
-        """What health monitoring found: the last word on each finding, worst first."""
-        tag = f"{FINDINGS}/{optimizer}"
+        """What health monitoring found: the last word on each finding, worst first.
+
+        Raises:
+            Unknown: If there is no such run or optimizer.
+        """
+        self._versions(run, optimizer)
+        tag = f"{alerts.TAG}/{optimizer}"
         data = sorted(self._reader(run)([tag]).get(tag, ()), key=lambda datum: datum.wall_time)
-        found: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for datum in data:
-            for text in datum.numpy.ravel():
-                finding = json.loads(text)
-                found[tuple(finding.get(key) for key in _SAME)] = finding
-        return sorted(found.values(), key=lambda f: (_RANK.get(f["severity"], 3), f["first_step"]))
+        found = alerts.latest(text for datum in data for text in datum.numpy.ravel())
+        return [alerts.plain(finding) for finding in worst_first(found)]
 
     def scalar_tags(self, run: str) -> list[str]:
         """Tags of the scalars of a run.

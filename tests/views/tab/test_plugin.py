@@ -159,6 +159,10 @@ def test_the_catalogue_explains_every_statistic(asked: Asked):
         ("step", {**KEY, "step": "²"}, 400, "`step` must be a whole number"),
         ("parameter", {**KEY, "row": 3}, 404, "at least 0 and below 3, got 3"),
         ("parameter", {**KEY, "row": -1}, 404, "at least 0 and below 3, got -1"),
+        ("findings", {"run": "frist", "optimizer": "AdamW"}, 404, "did you mean 'first'"),
+        ("findings", {"run": "two", "optimizer": "AdamW"}, 404, "`optimizer` must be one of"),
+        ("steps", {"run": "first/../two", "optimizer": "SGD"}, 404, "`run` must be one of"),
+        ("rows", {"run": "", "optimizer": "\0"}, 404, "`run` must be one of"),
         ("scalars", {"run": "<script>"}, 404, "`run` must be one of"),
         ("scalar", {"run": "first", "tag": "../train/loss"}, 404, "did you mean 'train/loss'"),
         ("static/nothing.js", {}, 404, "`file` must be one of"),
@@ -175,7 +179,23 @@ def test_what_does_not_exist_is_told_in_a_sentence(
 
 
 def test_only_reading_is_answered(asked: Asked):
-    assert asked.client.post(BASE + "runs").status_code == 405
+    for method in ("POST", "PUT", "DELETE"):
+        answer = asked.client.open(BASE + "runs", method=method)
+        assert (answer.status_code, answer.mimetype) == (405, "text/plain")
+        assert answer.text == f"{method} is not answered here; use GET"
+
+
+@pytest.mark.parametrize(
+    ("route", "query", "code"),
+    [("runs", {}, 200), ("column", {**KEY, "statistic": "grad_rms"}, 200), ("rows", {"run": "x"}, 400)],
+)
+def test_a_head_request_has_the_code_and_no_body(asked: Asked, route: str, query: Any, code: int):
+    answer = asked.client.head(BASE + route, query_string=query)
+    assert (answer.status_code, answer.data) == (code, b"")
+
+
+def test_a_finding_of_no_run_is_not_found_and_of_a_run_without_monitor_is_empty(asked: Asked):
+    assert asked.json("findings", **KEY) == {"findings": []}
 
 
 def test_a_fault_is_a_sentence_and_no_page(asked: Asked, monkeypatch: pytest.MonkeyPatch):
@@ -303,7 +323,8 @@ def test_findings_are_the_last_word_on_each_and_worst_first(tmp_path: Path):
     def finding(rule: str, severity: str, ended_at: int | None = None) -> dict[str, Any]:
         return {
             "rule": rule, "severity": severity, "parameter": "a", "cause": "", "first_step": 1,
-            "ended_at": ended_at, "sentence": f"<b>{rule}</b>", "remedy": "x",
+            "ended_at": ended_at, "sentence": f"<b>{rule}</b>", "remedy": "x", "optimizer": "AdamW",
+            "value": None,
         }  # fmt: skip
 
     write(tmp_path, [table(["a"], 1)])
@@ -314,7 +335,8 @@ def test_findings_are_the_last_word_on_each_and_worst_first(tmp_path: Path):
     told = [[finding("floor", "info"), finding("spike", "critical")], [finding("floor", "info", ended_at=2)]]
     with SummaryWriter(str(tmp_path)) as writer:
         for step, some in enumerate(told, start=1):
-            texts = np.array([json.dumps(each).encode() for each in some], dtype=object)
+            told_else = [b"", b"[", b"[]", b'{"rule": 1}']
+            texts = np.array([*(json.dumps(each).encode() for each in some), *told_else], dtype=object)
             value = Summary.Value(
                 tag="optimizer_health/AdamW", tensor=make_tensor_proto(texts), metadata=about
             )
@@ -322,5 +344,5 @@ def test_findings_are_the_last_word_on_each_and_worst_first(tmp_path: Path):
     asked = Asked(tmp_path)
     found = asked.json("findings", run=".", optimizer="AdamW")["findings"]
     assert [(each["rule"], each["ended_at"]) for each in found] == [("spike", None), ("floor", 2)]
-    assert asked.json("findings", run=".", optimizer="SGD") == {"findings": []}
+    assert found[0]["value"] is None
     assert len(asked.json("runs")["series"]) == 1
