@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,26 @@ from lightning_adapt.callbacks import _trainer
 from lightning_adapt.callbacks._writer import Writer
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.views.scalars import ScalarPlan
+
+_MOST, _LONGEST = 24, 200
+
+
+def trained(trainer: Trainer) -> dict[str, Any]:
+    """What is trained, for whoever reads the run later: class of the model, its settings, precision."""
+    module = trainer.lightning_module
+    settings = {str(key)[:_LONGEST]: value for key, value in module.hparams.items() if _is_plain(value)}
+    return {
+        "model": f"{type(module).__module__}.{type(module).__qualname__}",
+        "settings": dict(list(settings.items())[:_MOST]),
+        "precision": str(trainer.precision),
+    }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON can say it, in one line."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= _LONGEST)
 
 
 class Output:
@@ -32,7 +53,8 @@ class Output:
         if self._boards:
             from lightning_adapt.views.tensorboard import TensorBoardView
 
-            self._views = [TensorBoardView(board.experiment) for board in self._boards]
+            known = trained(trainer)
+            self._views = [TensorBoardView(board.experiment, trained=known) for board in self._boards]
 
     @property
     def seconds(self) -> float:

@@ -1,14 +1,13 @@
-"""The report at the end of a training: where it goes, and what only the training knows of the run."""
+"""The report at the end of a training: where it goes, and what is wrong with that at the beginning."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_adapt.callbacks import _trainer
@@ -39,15 +38,13 @@ class ReportPlan:
     Args:
         board: The logger whose event file it reads.
         path: The file.
-        known: Of the run: model, precision, settings.
     """
 
     board: Any
     path: Path
-    known: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, report: Wanted, trainer: Trainer, module: LightningModule) -> ReportPlan:
+    def of(cls, report: Wanted, trainer: Trainer) -> ReportPlan:
         """Plan it, at the beginning.
 
         Raises:
@@ -63,12 +60,7 @@ class ReportPlan:
 
         plotly_js()
         path = Path(boards[0].log_dir, NAME) if isinstance(report, bool) else Path(report)
-        known = {
-            "model": f"{type(module).__module__}.{type(module).__qualname__}",
-            "precision": str(trainer.precision),
-        }
-        settings = {str(k): v for k, v in module.hparams.items() if isinstance(v, str | int | float)}
-        return cls(boards[0], path.absolute(), {**known, **({"settings": settings} if settings else {})})
+        return cls(boards[0], path.absolute())
 
     def write(self) -> None:
         """Write it; all tables must have been written before."""
@@ -77,5 +69,5 @@ class ReportPlan:
 
         self.board.experiment.flush()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_report([self.board.log_dir], self.path, judge=values_found, known=self.known)
+        write_report([self.board.log_dir], self.path, judge=values_found)
         rank_zero_info(f"OptimizerDynamicsMonitor: the report of this run is {self.path}")

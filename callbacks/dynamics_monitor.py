@@ -186,7 +186,7 @@ class OptimizerDynamicsMonitor(Callback):
         )
         self._guarded(lambda session: session.begin(self._ledgers, lambda why: self._refuse(why, off=False)))
         if self._report:
-            self._report_guarded(lambda: self._plan_report(trainer, pl_module))
+            self._report_guarded(lambda: self._plan_report(trainer))
 
     @override
     def on_before_optimizer_step(
@@ -274,8 +274,8 @@ class OptimizerDynamicsMonitor(Callback):
 
     # --- the report ---
 
-    def _plan_report(self, trainer: Trainer, module: LightningModule) -> None:
-        self._plan = ReportPlan.of(self._report, trainer, module)
+    def _plan_report(self, trainer: Trainer) -> None:
+        self._plan = ReportPlan.of(self._report, trainer)
 
     def _write_report(self) -> None:
         plan, self._plan = self._plan, None

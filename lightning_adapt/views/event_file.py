@@ -44,17 +44,18 @@ def tag_of(table: DynamicsTable) -> str:
     return f"{TAG}/{table.optimizer}/{table.version}"
 
 
-def to_summary(table: DynamicsTable, *, describe: bool) -> Summary:
+def to_summary(table: DynamicsTable, *, describe: bool, trained: Mapping[str, Any] | None = None) -> Summary:
     """One summary that holds the whole table.
 
     Args:
         table: What to write.
         describe: Add the metadata (names, units); needed once a tag and file.
+        trained: What the metadata say of the run, see `describe_table`.
 
     Returns:
         A protobuf for ``FileWriter.add_summary``.
     """
-    tag, content = tag_of(table), describe_table(table) if describe else None
+    tag, content = tag_of(table), describe_table(table, trained) if describe else None
     header = [getattr(table, name) for name in _HEADER] + list(_groups(table).values())
     numbers = np.array([np.nan if x is None else float(x) for x in header], dtype=np.float64)
     short = b"{}" if describe else None
@@ -82,8 +83,13 @@ def _value(tag: str, array: npt.NDArray[Any], content: bytes | None) -> Summary.
     return value
 
 
-def describe_table(table: DynamicsTable) -> bytes:
-    """What stays the same from step to step, as JSON."""
+def describe_table(table: DynamicsTable, trained: Mapping[str, Any] | None = None) -> bytes:
+    """What stays the same from step to step, as JSON.
+
+    Args:
+        table: The first of its row set.
+        trained: ``model``, ``settings`` and ``precision`` of the run, for those who read it later.
+    """
     return json.dumps(
         {
             "format": FORMAT,
@@ -93,6 +99,7 @@ def describe_table(table: DynamicsTable) -> bytes:
             "histograms": [[b.name, b.lowest, b.highest, b.mantissa_bits] for b in HISTOGRAMS],
             "header": [*_HEADER, *_groups(table)],
             "update_source": table.update_source,
+            **({"trained": trained} if trained else {}),
         }
     ).encode()
 

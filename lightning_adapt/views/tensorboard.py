@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ class TensorBoardView:
         writer: The logger's own writer: a second event file in a run folder would freeze TensorBoard's
             Python loader.
         worst: Parameters listed in the text page.
+        trained: What is trained, as JSON can say it: ``model``, ``settings`` and ``precision``.
     """
 
-    def __init__(self, writer: Any, *, worst: int = 10) -> None:
-        self._writer, self._worst = writer, worst
+    def __init__(self, writer: Any, *, worst: int = 10, trained: Mapping[str, Any] | None = None) -> None:
+        self._writer, self._worst, self._trained = writer, worst, trained
         self._described: set[str] = set()
         self._charts: dict[str, list[Any]] = {}
 
@@ -34,7 +36,7 @@ class TensorBoardView:
             self._charts |= charts
             self._writer.add_custom_scalars({"effective learning rate, p05 to p95": self._charts})
         tag = tag_of(table)
-        summary = to_summary(table, describe=tag not in self._described)
+        summary = to_summary(table, describe=tag not in self._described, trained=self._trained)
         self._described.add(tag)
         self._writer._get_file_writer().add_summary(summary, table.step)
         if table.skipped:

@@ -1,7 +1,7 @@
 // The page of test_any_name: the front end on bodies that the test hands over.
 
 import { App } from "./static/app.js";
-import { visible } from "./static/format.js";
+import { named } from "./static/format.js";
 import { unpack } from "./static/wire.js";
 const body = (text) => unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 window.show = async (text, view, name) => {
@@ -26,7 +26,7 @@ window.show = async (text, view, name) => {
   return {
     messages: texts(".messages p"),
     shown,
-    expected: data.rows.rows.map((row) => visible(row.name)),
+    expected: data.rows.rows.map((row) => named(row.name)),
     foreign: document.querySelectorAll("main script, main img, main iframe, main a, main style").length,
     pwned: typeof window.pwned,
   };

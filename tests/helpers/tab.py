@@ -6,6 +6,8 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 HOSTILE = [
     "<script>window.pwned = 1</script>",
     "<img src=x onerror=window.pwned=1>",
@@ -17,10 +19,31 @@ HOSTILE = [
     "a" + ".b" * 400,
     "__proto__",
     "constructor.prototype",
+    "=cmd('x')",
+    "..",
+    "\ufeff",
+    " ",
+    "",
 ]
+GRID, MARKS = ".grid .plot", ".marks .plot"
 _SETTLED = "main:not([aria-busy]) > *"
 _DATA = """e => JSON.stringify(e.data, (key, value) => ArrayBuffer.isView(value) ? Array.from(value)
     : typeof value === 'number' && !Number.isFinite(value) ? String(value) : value)"""
+
+
+def f32(values: Any) -> Any:
+    """As a table keeps it."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def numbers(values: Any) -> Any:
+    """What a chart holds: null is NaN, inf is text."""
+    return np.array([[np.nan if v is None else float(v) for v in row] for row in values])
+
+
+def read(history: Any, statistic: str) -> Any:
+    """A statistic of all tables of a `DynamicsHistory`."""
+    return f32([table[statistic] for table in history])
 
 
 class Tab:
@@ -29,6 +52,7 @@ class Tab:
     def __init__(self, page: Any, url: str) -> None:
         self.page, self.url = page, url
         self.frame: Any = None
+        self.query = ""
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}"))
@@ -36,7 +60,8 @@ class Tab:
     def open(self, query: str = "", *, fresh: bool = False, **state: str) -> Tab:
         """Show this state, by the address, and wait until it is drawn; ``fresh`` loads TensorBoard anew."""
         parts = "".join(f"&p.lightning_adapt.{key}={quote(value, safe='')}" for key, value in state.items())
-        if self.frame is None or fresh or query:
+        if self.frame is None or fresh or (query and query != self.query):
+            self.query = query
             self.page.goto("about:blank")
             self.page.goto(f"{self.url}{query}#lightning_adapt{parts}")
             return self.arrived()
@@ -54,6 +79,20 @@ class Tab:
         """Wait until nothing is loaded any more."""
         self.frame.wait_for_selector(_SETTLED, state="attached")
         return self
+
+    def look(self) -> Tab:
+        """Have it look for news at once, as when a person comes back to it."""
+        self.frame.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+        return self
+
+    def wait(self, condition: str, argument: Any = None) -> Tab:
+        """Wait until ``condition`` holds in the page, which looks for news all the while."""
+        for _ in range(240):
+            if self.frame.evaluate(condition, argument):
+                return self.settled()
+            self.look()
+            self.page.wait_for_timeout(250)
+        raise AssertionError(f"it never held: {condition} for {argument!r}")
 
     def click(self, selector: str, **options: Any) -> Tab:
         self.frame.click(selector, **options)

@@ -12,6 +12,9 @@ from helpers.logged import train
 from helpers.tab import HOSTILE
 from helpers.tables import table, write
 
+from lightning_adapt.dynamics import DynamicsHistory
+from lightning_adapt.views import read_dynamics
+
 
 @pytest.fixture(scope="session")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,6 +29,12 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     odd[:] = [[float("nan")], [float("inf")], [0.0]]
     write(folder / "odd", [table(["nan", "inf", "zero"], 1), table(["nan", "inf", "zero"], 2, values=odd)])
     return folder
+
+
+@pytest.fixture(scope="session")
+def adam(logs: Path) -> DynamicsHistory:
+    """The training with a skipped step, as everybody reads it."""
+    return read_dynamics(logs / "adam")
 
 
 @pytest.fixture(scope="session")

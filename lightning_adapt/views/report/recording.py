@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,11 @@ class Recording:
         """The most parameters that any of its tables has."""
         tags = {place.tag for place in self.places[optimizer]}
         return max(len(description_of(self.contents[tag]).rows) for tag in tags)
+
+    def trained(self, optimizer: str) -> dict[str, Any]:
+        """What the last table says of the run: ``model``, ``settings``, ``precision``; empty if nothing."""
+        known = json.loads(self.contents[self.places[optimizer][-1].tag]).get("trained")
+        return known if isinstance(known, dict) else {}
 
     def tables(self, optimizer: str, places: Sequence[Place] | None = None) -> Iterator[DynamicsTable]:
         """Its tables one after another, all by default; what does not fit together is left out."""

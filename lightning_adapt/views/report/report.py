@@ -43,7 +43,6 @@ def write_report(
     *,
     format: str = "html",
     judge: Judge | None = None,
-    known: Mapping[str, Any] | None = None,
 ) -> Report:
     """Write one file about one or several runs.
 
@@ -52,7 +51,6 @@ def write_report(
         output: The file; its folder must exist, and an older file is replaced.
         format: One of `FORMATS`.
         judge: Findings for the tables of a run, and its last step, where no health monitor looked.
-        known: What the caller knows of the runs beside their folders, such as ``model`` and ``precision``.
 
     Raises:
         FileNotFoundError: If a run or the folder of ``output`` does not exist, or plotly is not installed.
@@ -60,7 +58,7 @@ def write_report(
         OSError: If the file cannot be written.
     """
     path = writable(output)
-    text, count = report_text(runs, format, judge=judge, known=known)
+    text, count = report_text(runs, format, judge=judge)
     _replace(path, text.encode("utf-8", "backslashreplace"))
     scripts = 0
     if format == "html":
@@ -75,14 +73,13 @@ def report_text(
     format: str = "html",
     *,
     judge: Judge | None = None,
-    known: Mapping[str, Any] | None = None,
 ) -> tuple[str, int]:
     """What `write_report` writes, and how many runs it is about."""
     if format not in FORMATS:
         raise ValueError(unknown_name("format", format, FORMATS))
     found = [(name, each, _findings(each, judge)) for name, each in find_runs(runs)]
     summaries = [
-        {**summary_of(name, each, optimizer, findings[optimizer]), **(known or {})}
+        summary_of(name, each, optimizer, findings[optimizer])
         for name, each, findings in found
         for optimizer in each.places
     ]

@@ -17,7 +17,7 @@ from lightning_adapt.views.report.recording import Place, Recording
 from lightning_adapt.views.rollup import floor_cause, summarise, worst_rows
 
 MOST_WORST = 10
-_CONFIG, _MOST_SETTINGS = "config.yaml", 24
+_MOST_SETTINGS = 24
 Values = dict[str, Any]
 
 
@@ -37,7 +37,7 @@ def summary_of(
     return {
         "run": run,
         "optimizer": optimizer,
-        **trained(recording.folder),
+        **trained(recording.folder, recording.trained(optimizer)),
         "parameters": len(last.rows),
         "elements": sum(_sizes(recording, places[-1])),
         "steps": {
@@ -159,24 +159,41 @@ def _worst(table: DynamicsTable) -> Values:
         return {"step": table.step, "overall": summarise(table), "rows": rows}
 
 
-def trained(folder: Path) -> Values:
-    """Model, its settings and precision, as LightningCLI's ``config.yaml`` in ``folder`` says, or unknown."""
-    nothing: Values = {"model": None, "settings": {}, "precision": None}
+def trained(folder: Path, told: Mapping[str, Any]) -> Values:
+    """Model, its settings and precision.
+
+    Args:
+        folder: Of the run, where LightningCLI leaves ``config.yaml`` and Lightning ``hparams.yaml``.
+        told: What the event file says; where it does not, the folder does, or nobody.
+    """
+    config = _yaml(folder / "config.yaml")
+    model, trainer = _mapping(config.get("model")), _mapping(config.get("trainer"))
+    settings = _mapping(model.get("init_args", model if "class_path" not in model else {}))
+    settings = _mapping(told.get("settings")) or settings or _yaml(folder / "hparams.yaml")
+    plain = {
+        str(key): value
+        for key, value in settings.items()
+        if isinstance(value, str | int | float) and not str(key).startswith("_")
+    }
+    name, precision = told.get("model") or model.get("class_path"), trainer.get("precision")
+    return {
+        "model": None if name is None else str(name),
+        "settings": dict(list(plain.items())[:_MOST_SETTINGS]),
+        "precision": told.get("precision") or (None if precision is None else str(precision)),
+    }
+
+
+def _yaml(file: Path) -> Mapping[str, Any]:
     try:
         import yaml
 
-        config = yaml.safe_load((folder / _CONFIG).read_text(encoding="utf-8"))
-        model, trainer = config.get("model") or {}, config.get("trainer") or {}
-        settings = model.get("init_args", model if "class_path" not in model else {})
-        plain = {str(key): value for key, value in settings.items() if isinstance(value, str | int | float)}
-        precision = trainer.get("precision")
+        return _mapping(yaml.safe_load(file.read_text(encoding="utf-8")))
     except Exception:  # it is the user's file: whatever it holds, the report goes without
-        return nothing
-    return {
-        "model": model.get("class_path"),
-        "settings": dict(list(plain.items())[:_MOST_SETTINGS]),
-        "precision": None if precision is None else str(precision),
-    }
+        return {}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def strict(values: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ class Series:
         #: When the table of each step was written: tells a step that was written again.
         self.written: list[float] = [datum.wall_time for datum, _ in ordered]
         self._at = {(tag, datum.step, datum.wall_time): at for at, (datum, tag) in enumerate(ordered)}
-        self._headers = [(self._versions[tag], datum.numpy) for datum, tag in ordered]
+        self._headers = [(self._versions[tag], _array(datum)) for datum, tag in ordered]
         self._join_rows(list(dict.fromkeys(tag for _, tag in headers)))
 
     def _join_rows(self, tags: Sequence[str]) -> None:
@@ -91,7 +92,7 @@ class Series:
         names = list(dict.fromkeys(name for about, _ in self._headers for name in about.header))
         values = np.full((len(self.steps), len(names)), np.nan)
         for at, (about, numbers) in enumerate(self._headers):
-            for name, number in zip(about.header, numbers.tolist(), strict=False):
+            for name, number in zip(about.header, numbers.ravel().tolist(), strict=False):
                 values[at, names.index(name)] = number
         return names, values
 
@@ -128,7 +129,8 @@ class Series:
                 block, within = divmod(local, BLOCK)
                 size = min(BLOCK, len(places) - block * BLOCK)
                 for at, array in self._parts(tag, [f"{HISTOGRAM}/{block}"])[0]:
-                    counts[at] = unpack_row(array, size, within)
+                    with suppress(ValueError):  # damaged
+                        counts[at] = unpack_row(array, size, within)
         return counts
 
     def blocks(self, wanted: Collection[int]) -> Iterator[tuple[int, npt.NDArray[np.int64], Counts]]:
@@ -156,12 +158,20 @@ class Series:
         found = self._read([f"{tag}/{part}" for part in parts])
         return [
             [
-                (at, datum.numpy)
+                (at, _array(datum))
                 for datum in found.get(f"{tag}/{part}", ())
                 if (at := self._at.get((tag, datum.step, datum.wall_time))) is not None
             ]
             for part in parts
         ]
+
+
+def _array(datum: Datum) -> npt.NDArray[Any]:
+    """What ``datum`` holds; TensorBoard's fast loader also hands out what a damaged file says."""
+    try:
+        return datum.numpy
+    except (TypeError, ValueError):
+        return np.empty((0, 0))
 
 
 def _keys(rows: Sequence[RowInfo]) -> Iterator[Key]:

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from helpers.browser import shot
 from helpers.report_page import ReportPage
-from helpers.tab import HOSTILE
+from helpers.tab import GRID, HOSTILE, numbers, read
 
 from lightning_adapt.dynamics import COLUMNS, DynamicsHistory
 from lightning_adapt.views import read_dynamics
 from lightning_adapt.views.report.runs import name_of
 
 pytestmark = pytest.mark.browser
-GRID = ".grid .plot"
-
-
-def numbers(values: Any) -> Any:
-    """What a chart holds: null is NaN, inf is text."""
-    return np.array([[np.nan if v is None else float(v) for v in row] for row in values])
-
-
-@pytest.fixture(scope="module")
-def adam(logs: Path) -> DynamicsHistory:
-    return read_dynamics(logs / "adam")
 
 
 @pytest.fixture
 def run(logs: Path) -> str:
     return name_of(logs / "adam")
-
-
-def read(history: DynamicsHistory, statistic: str) -> Any:
-    return np.array([table[statistic] for table in history], dtype=np.float32)
 
 
 def test_the_overview_draws_what_read_dynamics_reads(page: ReportPage, adam: DynamicsHistory, run: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,20 @@ def test_what_the_log_folder_knows_of_the_model(tmp_path: Path):
     for broken in ("{", "- 1", "model: 3"):
         (tmp_path / "run" / "config.yaml").write_text(broken)
         assert "its log folder does not name" in report_text([tmp_path / "run"], "md")[0]
+
+
+def test_the_settings_that_lightning_leaves_in_the_folder(tmp_path: Path):
+    write(tmp_path / "run", [table(["w"], 1)])
+    (tmp_path / "run" / "hparams.yaml").write_text("width: 64\n_instantiator: x\ndeep: {a: 1}\n")
+    assert "a model (width 64) with AdamW" in report_text([tmp_path / "run"], "md")[0]
+
+
+def test_what_the_monitor_tells_of_a_run_is_in_its_event_file(logs: Path, tmp_path: Path):
+    shutil.copytree(logs / "adam", tmp_path / "alone", ignore=shutil.ignore_patterns("*.yaml"))
+    (run,) = json.loads(report_text([tmp_path / "alone"], "json")[0])["runs"]
+    assert run["model"] == "helpers.logged.Logged"
+    assert run["precision"] == "16-mixed"
+    assert "helpers.logged.Logged with Adam" in report_text([tmp_path / "alone"])[0]
 
 
 def test_a_run_of_skipped_steps_only(tmp_path: Path):

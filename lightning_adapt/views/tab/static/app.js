@@ -4,11 +4,11 @@ import * as address from "./address.js";
 import { Bar } from "./bar.js";
 import { Compare } from "./compare.js";
 import { nearest } from "./controls.js";
+import { Data, keyText } from "./data.js";
 import { fill, h } from "./dom.js";
 import { clipped, sharedFolders, visible } from "./format.js";
 import { Overview } from "./overview.js";
 import { ParameterView } from "./parameter.js";
-import { Series } from "./series.js";
 import { StepView } from "./step.js";
 import { follow } from "./theme.js";
 
@@ -23,18 +23,18 @@ const EVERY_MS = 5000;
 export class App {
   state = { ...EMPTY, ...address.read() };
   listed = [];
-  #series = new Map();
   problems = [];
   notes = [];
-  #kept = new Map();
   #faults = new Map();
   #drawn = false;
   #wanted = false;
   #showing = null;
+  #looking = null;
   #shownView = null;
 
   constructor(source, root) {
     this.source = source;
+    this.data = new Data(source);
     this.bar = new Bar(this);
     this.messages = h("div", { role: "alert", class: "messages" });
     this.main = h("main", {});
@@ -49,7 +49,9 @@ export class App {
       this.show();
     });
     await this.#look();
-    if (this.source.live) this.#follow();
+    if (!this.source.live) return;
+    this.#follow();
+    document.addEventListener("visibilitychange", () => this.#lookIfWanted());
   }
 
   /** Change the state; `push` makes it a page of its own in the browser's history. */
@@ -132,43 +134,8 @@ export class App {
   }
 
   async current() {
-    this.shown = await this.series(this.key());
+    this.shown = await this.data.series(this.key());
     return this.shown;
-  }
-
-  series(key) {
-    const text = this.keyText(key);
-    if (!this.#series.has(text)) {
-      const loading = new Series(this.source, { run: key.run, optimizer: key.optimizer }).refresh();
-      loading.catch(() => this.#series.delete(text));
-      this.#series.set(text, loading);
-    }
-    return this.#series.get(text);
-  }
-
-  scalars(run) {
-    return this.#keep(`tags ${run}`, () => this.source.scalars(run));
-  }
-
-  scalar(run, tag) {
-    return this.#keep(`scalar ${run}\n${tag}`, async () => {
-      const { arrays } = await this.source.scalar(run, tag);
-      return { steps: arrays.steps.data, values: arrays.values.data };
-    });
-  }
-
-  /** Findings of a series: [{rule, severity, parameter, first_step, ended_at, sentence, remedy}], worst first. */
-  findings(key) {
-    return this.#keep(`findings ${this.keyText(key)}`, async () => (await this.source.findings(key)).findings);
-  }
-
-  #keep(key, load) {
-    if (!this.#kept.has(key)) {
-      const loading = load();
-      loading.catch(() => this.#kept.delete(key));
-      this.#kept.set(key, loading);
-    }
-    return this.#kept.get(key);
   }
 
   named(name) {
@@ -192,7 +159,7 @@ export class App {
     }
   }
 
-  keyText = (key) => JSON.stringify([key.run, key.optimizer]);
+  keyText = keyText;
 
   /** A run's name without the folders that all runs share, and its optimizer where it has several. */
   label(key) {
@@ -260,15 +227,24 @@ export class App {
 
   #follow() {
     setTimeout(async () => {
-      // A hidden tab costs nothing. What could not be shown is looked for in any case.
-      const wanted = this.following || this.#faults.size || !this.listed.length;
-      if (wanted && !document.hidden && document.documentElement.clientWidth) await this.#look();
+      await this.#lookIfWanted();
       this.#follow();
     }, EVERY_MS);
   }
 
+  async #lookIfWanted() {
+    // A hidden tab costs nothing. What could not be shown is looked for in any case.
+    const wanted = this.following || this.#faults.size || !this.listed.length;
+    if (wanted && !document.hidden && document.documentElement.clientWidth) await this.#look();
+  }
+
   /** Look for what is new, and draw it; also what could not be drawn before. */
   #look() {
+    this.#looking ??= this.#lookOnce().finally(() => { this.#looking = null; });
+    return this.#looking;
+  }
+
+  #lookOnce() {
     return this.#guard("looking", async () => {
       if (!this.catalogue) {
         const catalogue = await this.source.catalogue();
@@ -280,9 +256,7 @@ export class App {
       const same = JSON.stringify(series) === JSON.stringify(this.listed);
       if (same && this.#drawn && !this.#faults.has("drawing")) return;
       this.listed = series;
-      this.#kept.clear();
-      const known = series.map((key) => this.#series.get(this.keyText(key))).filter(Boolean);
-      await Promise.all(known.map(async (each) => (await each).refresh()));
+      await this.data.refresh(series);
       this.#drawn = true;
       await this.show();
     });

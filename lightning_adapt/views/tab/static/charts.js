@@ -51,6 +51,9 @@ export function forget(element) {
   window.Plotly.purge(element);
 }
 
+/** Ticks of a step axis: no half steps between few of them. */
+export const stepTicks = ([first, last]) => (last - first <= 8 ? 1 : undefined);
+
 /** `[first, last]` of a zoom event on the step axis, null for all, undefined when it was none. */
 export function zoomed(event) {
   if ("xaxis.range[0]" in event) return [event["xaxis.range[0]"], event["xaxis.range[1]"]];

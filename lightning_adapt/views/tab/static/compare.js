@@ -35,7 +35,7 @@ export class Compare {
     const { app } = this;
     const keys = app.compared();
     this.#boxes(keys);
-    this.all = await Promise.all(keys.map((key) => app.series(key)));
+    this.all = await Promise.all(keys.map((key) => app.data.series(key)));
     const statistic = app.statistic();
     this.columns = await Promise.all(this.all.map((series) => series.column(statistic.name)));
     this.names = [...new Set(this.all.flatMap((series) => series.names))];

@@ -2,6 +2,8 @@
 
 import { button, choice, field, h, offer, tick } from "./dom.js";
 
+export const NO_PARAMETER = "These tables hold no parameter: the optimizer had none when they were made.";
+
 /** A view's bar of controls; `fields` stay in their order. */
 export const controls = (...fields) => h("div", { class: "controls" }, fields);
 

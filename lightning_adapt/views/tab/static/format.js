@@ -37,9 +37,9 @@ export function unitText(unit) {
   return unit === "1" ? "no unit" : unit;
 }
 
-const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const CONTROL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
-/** A name on one line: line breaks, other control and direction marks become visible. */
+/** A name on one line: line breaks, other control, direction and invisible marks become visible. */
 export function visible(name) {
   return name.replace(CONTROL, (mark) => {
     const code = mark.codePointAt(0);
@@ -49,7 +49,8 @@ export function visible(name) {
 
 /** A name for a place that would else be empty. */
 export function named(name) {
-  return name === "" ? "⟨empty⟩" : visible(name);
+  if (name === "") return "⟨empty⟩";
+  return name.trim() === "" ? visible(name).replace(/\s/g, "␣") : visible(name);
 }
 
 /** At most `most` characters, the middle left out. */

@@ -1,6 +1,6 @@
 // Lines of a list beside heat maps: only what is in sight is drawn, so that 10,000 lines scroll well.
 
-import { draw, forget, layout, axis, stepLine, zoomed } from "./charts.js";
+import { draw, forget, layout, axis, stepLine, stepTicks, zoomed } from "./charts.js";
 import { fill, h } from "./dom.js";
 import { clipped, named } from "./format.js";
 
@@ -171,7 +171,7 @@ export class Grid {
       const left = at * (share + gap);
       figure[`xaxis${suffix}`] = axis({
         domain: [left, Math.min(1, left + share)], anchor: `y${suffix}`, matches: at ? "x" : undefined,
-        range: this.range ?? undefined, autorange: !this.range, showgrid: false, zeroline: false, nticks: 8,
+        range: this.range ?? undefined, autorange: !this.range, showgrid: false, zeroline: false, nticks: 8, dtick: this.range ? stepTicks(this.range) : undefined,
         title: at ? undefined : { text: "step", standoff: 4 },
       });
       figure[`yaxis${suffix}`] = axis({

@@ -1,6 +1,6 @@
 // Loss and learning rates over the same steps as the heat map, with skipped steps and alerts marked.
 
-import { axis, draw, forget, layout, LINES, stepLine, zoomed } from "./charts.js";
+import { axis, draw, forget, layout, LINES, stepLine, stepTicks, zoomed } from "./charts.js";
 import { choice, counted, fill, h, offer } from "./dom.js";
 import { chartText, short, visible } from "./format.js";
 import { LABELS, RIGHT } from "./grid.js";
@@ -54,7 +54,7 @@ export class Marks {
     const width = Math.max(300, this.element.clientWidth - (LABELS - TICKS));
     return layout({
       width, height: 150, margin: { l: TICKS + 8, r: RIGHT, t: 6, b: 6 }, showlegend: false,
-      xaxis: axis({ range, showticklabels: false, zeroline: false }),
+      xaxis: axis({ range, dtick: stepTicks(range), showticklabels: false, zeroline: false }),
       yaxis: axis({ domain: [0.5, 0.92], title: { text: "loss" }, nticks: 4, fixedrange: true }),
       yaxis2: axis({ domain: [0, 0.42], title: { text: "lr" }, nticks: 4, fixedrange: true, rangemode: "tozero", exponentformat: "e" }),
       yaxis3: axis({ domain: [0.94, 1], range: [0, 1], visible: false, fixedrange: true }),

@@ -1,6 +1,6 @@
 // The overview: any statistic of all parameters over all steps.
 
-import { controls, Lines, Search, StepChoice, StepRange } from "./controls.js";
+import { controls, Lines, NO_PARAMETER, Search, StepChoice, StepRange } from "./controls.js";
 import { button, choice, counted, fill, h, offer } from "./dom.js";
 import { clipped, named, short, unitText } from "./format.js";
 import { Grid } from "./grid.js";
@@ -30,7 +30,7 @@ export class Overview {
     this.all = [true, false].map((open) => button(open ? "Open all" : "Close all", () => this.#all(open)));
     const bar = controls(this.search.element, this.order.order, this.module, ...this.all, this.order.fit);
     this.readout = h("p", { class: "readout", role: "status" });
-    this.empty = h("p", { class: "message", hidden: true }, "No parameter's name holds all of these words.");
+    this.empty = h("p", { class: "message", hidden: true });
     this.element = h("div", {}, bar, this.marks.element, controls(this.step.element, this.range.element, this.readout), this.grid.element, this.empty);
   }
 
@@ -40,10 +40,10 @@ export class Overview {
     const series = await app.current();
     const statistic = app.statistic();
     const [column, { tags }, findings] = await Promise.all([
-      series.column(statistic.name), app.scalars(series.key.run), app.findings(series.key),
+      series.column(statistic.name), app.data.scalars(series.key.run), app.data.findings(series.key),
     ]);
     const tag = state.loss === "none" ? null : tags.includes(state.loss) ? state.loss : likelyLoss(tags);
-    const loss = tag ? await app.scalar(series.key.run, tag) : null;
+    const loss = tag ? await app.data.scalar(series.key.run, tag) : null;
     Object.assign(this, { series, column, statistic });
     this.values = new Map();
     const range = span(state.range, column.steps);
@@ -53,6 +53,7 @@ export class Overview {
     this.scale = colours(statistic, app.scale(), [column.values]);
     const lines = this.#lines();
     this.empty.hidden = lines.length > 0;
+    fill(this.empty, series.names.length ? "No parameter's name holds all of these words." : NO_PARAMETER);
     this.grid.element.hidden = lines.length === 0;
     if (!lines.length) return;
     const panel = { steps: column.steps, z: (line) => this.#of(line).map(this.scale.z), axis: "coloraxis" };
@@ -78,7 +79,7 @@ export class Overview {
       lines = treeLines(this.tree, this.#open());
     }
     for (const line of lines) {
-      if (line.row !== undefined) [line.title, line.chosen] = [names[line.row], names[line.row] === state.param];
+      if (line.row !== undefined) [line.title, line.chosen] = [names[line.row], state.param !== "" && names[line.row] === state.param];
     }
     return lines;
   }

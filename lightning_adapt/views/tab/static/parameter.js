@@ -1,7 +1,7 @@
 // One parameter: how its step sizes, moments and floor went over the steps.
 
-import { axis, draw, forget, layout, LINES, logAxis, stepLine, zoomed } from "./charts.js";
-import { controls, StepChoice, StepRange } from "./controls.js";
+import { axis, draw, forget, layout, LINES, logAxis, stepLine, stepTicks, zoomed } from "./charts.js";
+import { controls, NO_PARAMETER, StepChoice, StepRange } from "./controls.js";
 import { button, counted, fill, h } from "./dom.js";
 import { exact, named, short, unitText, visible } from "./format.js";
 import { AlertList } from "./marks.js";
@@ -25,7 +25,8 @@ export class ParameterView {
     this.head = controls(this.before, this.select, this.after, this.step.element, this.range.element, this.title, this.about, this.alerts.element);
     this.cards = h("div", { class: "cards" });
     this.table = h("table", { class: "facts" });
-    this.element = h("div", {}, this.head, this.cards, this.table);
+    this.none = h("p", { class: "message", hidden: true }, NO_PARAMETER);
+    this.element = h("div", {}, this.none, this.head, this.cards, this.table);
     this.plots = new Map();
     this.observer = new ResizeObserver(() => this.data && this.#draw());
     this.observer.observe(this.cards);
@@ -35,6 +36,8 @@ export class ParameterView {
     const { app } = this;
     const series = await app.current();
     const row = app.chosenRow(series);
+    this.none.hidden = row !== null;
+    for (const part of [this.head, this.cards, this.table]) part.hidden = row === null;
     if (row === null) return;
     const { meta, arrays } = await app.source.parameter(series.key, row);
     const count = arrays.steps.data.length;
@@ -43,7 +46,7 @@ export class ParameterView {
       return at < 0 ? new Float32Array(count).fill(NaN) : arrays.values.data.subarray(at * count, (at + 1) * count);
     };
     this.data = { series, row, steps: arrays.steps.data, of, arrays, bins: meta.bins, columns: meta.columns };
-    this.#head(await app.findings(series.key));
+    this.#head(await app.data.findings(series.key));
     await this.#draw();
     this.#facts();
   }
@@ -121,10 +124,11 @@ export class ParameterView {
     const width = Math.max(300, this.cards.firstChild.clientWidth - 24);
     const step = state.step === "" ? null : Number(state.step);
     const { shapes = [], ...more } = figure;
+    const range = span(state.range, this.data.steps);
     return layout({
       width, height: HEIGHT, showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
       margin: { l: 64, r: 16, t: 24, b: 36 },
-      xaxis: axis({ range: span(state.range, this.data.steps), title: { text: "step", standoff: 4 }, zeroline: false }),
+      xaxis: axis({ range, dtick: stepTicks(range), title: { text: "step", standoff: 4 }, zeroline: false }),
       ...more, shapes: [...shapes, ...stepLine(step)],
     });
   }
