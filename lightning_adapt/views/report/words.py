@@ -9,7 +9,7 @@ from typing import Any
 from lightning_adapt._text import printable
 from lightning_adapt.views.findings import counted, findings_markdown
 
-MOST_GROUPS = 12
+MOST_GROUPS, _NAMED = 12, 4
 WORST_COLUMNS = (
     "effective_lr_p05",
     "effective_lr_p50",
@@ -58,10 +58,15 @@ def _precision(summary: Values) -> str:
 
 
 def _groups(groups: Mapping[str, Any], write: Any) -> Iterator[str]:
-    for name, values in list(groups.items())[:MOST_GROUPS]:
-        yield f"{name}: {write(values)}"
-    if len(groups) > MOST_GROUPS:
-        yield f"and {len(groups) - MOST_GROUPS} more groups; --format json has all"
+    """One line for all groups of which the same is to be said."""
+    names: dict[str, list[str]] = {}
+    for name, values in groups.items():
+        names.setdefault(write(values), []).append(name)
+    for text, alike in list(names.items())[:MOST_GROUPS]:
+        more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
+        yield f"{', '.join(alike[:_NAMED])}{more}: {text}"
+    if len(names) > MOST_GROUPS:
+        yield f"and {len(names) - MOST_GROUPS} more groups; --format json has all"
 
 
 def _rate(found: Values) -> str:

@@ -81,6 +81,37 @@ def test_a_damaged_column_is_left_out():
     assert np.isnan(logs.series().column("grad_rms")).all()
 
 
+class Broken:
+    """What a data provider gives for a tensor that was damaged on the disk."""
+
+    step, wall_time = 2, 1.0
+
+    @property
+    def numpy(self) -> Any:
+        raise ValueError("cannot reshape array of size 2 into shape (0,)")
+
+
+def test_what_cannot_be_read_is_left_out_and_the_rest_is_shown():
+    logs, tables = Logs(), [table(["a", "b"], step) for step in (1, 2)]
+    for time, each in enumerate(tables):
+        logs.add(each, float(time))
+    for tag, data in logs.data.items():
+        if tag.endswith(("/header", "column/grad_rms")):
+            data[1] = Broken()  # type: ignore[call-overload]
+        if tag.endswith("histograms/0"):
+            data[1].numpy = np.frombuffer(b"no histogram at all", dtype=np.uint8)
+    series = logs.series()
+    assert series.steps == [1, 2]
+    names, header = series.header()
+    assert header[0, names.index("lr/decay")] == 0.01
+    assert np.isnan(header[1]).all()
+    np.testing.assert_array_equal(series.column("grad_rms"), f32([tables[0]["grad_rms"], [np.nan] * 2]))
+    np.testing.assert_array_equal(series.column("rms_t"), f32([each["rms_t"] for each in tables]))
+    assert np.isnan(series.at_step(2)).sum() == np.isnan(series.of_row(1)).sum() * 2 == 2
+    np.testing.assert_array_equal(series.histograms(1)[0], tables[0].histograms[1])  # type: ignore[index]
+    assert series.histograms(1)[1].sum() == 0
+
+
 def test_a_statistic_that_only_one_version_has():
     few = ("numel", "grad_rms")
     short = dataclasses.replace(table(["a"], 1), values=np.ones((1, 2)), columns=few)
