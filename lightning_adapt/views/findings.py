@@ -90,7 +90,7 @@ def findings_markdown(findings: Iterable[Values], most: int = 50) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return printable(" ".join(str(value).splitlines())).replace("|", "\\|")
 
 
 def print_findings(findings: Iterable[Values], *, most: int = 20, console: Console | None = None) -> None:

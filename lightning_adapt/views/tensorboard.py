@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_adapt._text import printable
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, Bins
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.views.event_file import tag_of, to_summary
@@ -86,7 +87,7 @@ def worst_markdown(table: DynamicsTable, most: int) -> str:
         "|---|---|---|---|---|",
     ]
     for index in worst_rows(table, most):
-        name = table.names[index].replace("|", "\\|").replace("`", "'").replace("\n", " ")
+        name = printable(table.names[index]).replace("|", "\\|").replace("`", "'")
         at = dict(zip(table.columns, table.values[index].tolist(), strict=True))
         rates = " / ".join(f"{at[f'effective_lr_{q}']:.3g}" for q in ("p05", "p50", "p95"))
         floor, ratio = f"{100 * at['eps_floor_frac']:.1f} %", f"{at['update_ratio']:.2e}"

@@ -171,10 +171,15 @@ def _worst(summary: Values) -> list[str]:
 
 
 def _shown(finding: Values) -> dict[str, Any]:
-    return {**finding, **{key: _plain(str(finding[key])) for key in ("rule", "sentence", "remedy")}}
+    # The table of findings escapes its own bars.
+    shown = {key: _plain(str(finding[key]), _MARKS) for key in ("rule", "sentence", "remedy")}
+    return {**finding, **shown}
 
 
-def _plain(text: str) -> str:
+_MARKS = "\\`*_[]~$"
+
+
+def _plain(text: str, marks: str = _MARKS + "|") -> str:
     """``text`` where markdown and the HTML in it mean nothing."""
     text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|~$" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in marks else letter for letter in text)

@@ -185,6 +185,6 @@ def test_runs_are_compared_by_name_and_step(tab: Tab, adam: DynamicsHistory, log
     names = [adam[0].names[row] for row in np.argsort(-largest)]
     assert tab.texts(".label .name") == names
     shot(tab.page, "compare")
-    tab.frame.get_by_label("adagrad").uncheck()
+    tab.frame.get_by_label("adagrad", exact=True).uncheck()
     tab.settled()
     assert len(tab.chart(GRID)) == 1
