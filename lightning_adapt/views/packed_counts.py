@@ -26,7 +26,7 @@ def pack(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     flat = counts.reshape(-1, WIDTH)
     first, length = _runs(flat)
     head = np.concatenate([first, length]).astype("<i2").tobytes()
-    runs = flat[_inside(first, length)].astype("<i4").tobytes()
+    runs = flat.reshape(-1)[_inside(first, length)].astype("<i4").tobytes()
     return np.frombuffer(zlib.compress(head + runs, 1), dtype=np.uint8)
 
 
@@ -37,7 +37,7 @@ def unpack(packed: npt.NDArray[np.uint8], rows: int) -> Counts:
         ValueError: If ``packed`` is not of so many rows.
     """
     first, length, runs = _parts(packed, rows)
-    counts = np.zeros((rows * _KINDS, WIDTH), dtype=np.int32)
+    counts = np.zeros(rows * _KINDS * WIDTH, dtype=np.int32)
     counts[_inside(first, length)] = runs
     return counts.reshape(rows, _KINDS, WIDTH)
 
@@ -66,10 +66,12 @@ def _runs(flat: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDA
     return first, np.where(occupied.any(axis=1), stop - first, 0)
 
 
-def _inside(first: npt.NDArray[np.integer], length: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    at = np.arange(WIDTH)
-    inside: npt.NDArray[np.bool_] = (at >= first[:, None]) & (at < first[:, None] + length[:, None])
-    return inside
+def _inside(first: npt.NDArray[np.integer], length: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Where the bins of all runs lie, among all bins of all histograms one after another."""
+    size = length.astype(np.int64)
+    ends = np.cumsum(size)
+    begins = np.arange(len(size)) * WIDTH + first - (ends - size)
+    return np.repeat(begins, size) + np.arange(ends[-1] if len(ends) else 0)
 
 
 def _parts(
@@ -84,4 +86,7 @@ def _parts(
     runs = np.frombuffer(content[4 * size : len(content) // 4 * 4], dtype="<i4")
     if len(head) != 2 * size or head[size:].sum(dtype=np.int64) != len(runs):
         raise ValueError(f"histogram counts do not fit their {rows} described rows")
-    return head[:size], head[size:], runs
+    first, length = head[:size], head[size:]
+    if ((first < 0) | (length < 0) | (first + length > WIDTH)).any():
+        raise ValueError(f"histogram counts lie outside of their {WIDTH} bins")
+    return first, length, runs

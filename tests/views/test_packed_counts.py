@@ -43,6 +43,8 @@ def test_empty_bins_cost_next_to_nothing() -> None:
         (b"no zlib at all", "cannot be unpacked"),
         (zlib.compress(b""), "do not fit their 2"),
         (zlib.compress(bytes(24) + b"1234"), "do not fit their 2"),
+        (zlib.compress(np.array([-1] * 6 + [0] * 6, "<i2").tobytes()), "outside of their"),
+        (zlib.compress(np.array([WIDTH] * 6 + [1] + [0] * 5, "<i2").tobytes() + b"1234"), "outside of their"),
     ],
 )
 def test_damage_is_told(packed: bytes, sentence: str) -> None:
