@@ -19,11 +19,15 @@ class ReportPage(Tab):
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
 
     def open(self, query: str = "", *, fresh: bool = False, **state: str) -> ReportPage:
-        """Load the page in this state."""
+        """Show this state, by the address; ``fresh`` loads the page anew."""
         parts = "&".join(f"p.lightning_adapt.{key}={quote(value, safe='')}" for key, value in state.items())
-        self.page.goto("about:blank")
-        self.page.goto(f"{self.url}#{parts}")
-        self.frame = self.page.main_frame
+        if self.frame is None or fresh:
+            self.page.goto("about:blank")
+            self.page.goto(f"{self.url}#{parts}")
+            self.frame = self.page.main_frame
+        else:
+            self.page.evaluate("hash => { location.hash = hash; }", f"#{parts}")
+            self.page.evaluate("() => new Promise(done => setTimeout(done, 50))")
         self.settled()
         return self
 

@@ -33,10 +33,17 @@ def offline(browser: Any) -> Iterator[Any]:
     context.close()
 
 
+@pytest.fixture(scope="session")
+def opened(offline: Any, report: Path) -> ReportPage:
+    """One page for all tests: the chart library takes a second to load."""
+    return ReportPage(offline.new_page(), report)
+
+
 @pytest.fixture
-def page(offline: Any, report: Path) -> Iterator[ReportPage]:
-    page = ReportPage(offline.new_page(), report)
+def page(opened: ReportPage) -> Iterator[ReportPage]:
+    page = opened
+    page.errors.clear()
+    page.asked.clear()
     yield page
-    page.page.close()
     assert page.errors == []
     assert page.foreign() == []

@@ -131,6 +131,7 @@ def test_nothing_but_its_own_scripts_runs(page: ReportPage):
     page.errors.clear()
     assert all(url.endswith("/x") for url in page.foreign())  # what the test itself asked for
     page.asked.clear()
+    page.open(fresh=True)  # without what was put into it
 
 
 def test_accessibility(page: ReportPage):
@@ -143,3 +144,25 @@ def test_accessibility(page: ReportPage):
         if each["impact"] in ("serious", "critical")
     ]
     assert serious == []
+
+
+def test_another_step_and_a_range_by_keyboard_without_a_server(
+    page: ReportPage, adam: DynamicsHistory, run: str
+):
+    page.open(run=run, stat="grad_rms").button("Open all")
+    assert page.frame.get_by_label("Follow").count() == 0  # there is nothing to follow
+    page.frame.get_by_role("tree").locator("[tabindex='0']").focus()
+    for key in ("ArrowDown", "Shift+ArrowLeft"):
+        page.page.keyboard.press(key)
+        page.settled()
+    table = adam[-2]
+    page.frame.wait_for_selector(f".readout >> text=step {table.step} · body.weight · grad_rms")
+    np.testing.assert_allclose(
+        float(page.texts(".label .note")[1]), table["body.weight", "grad_rms"], rtol=2e-3
+    )
+    page.frame.get_by_label("From step").fill("3")
+    page.page.keyboard.press("Enter")
+    page.settled().button("One parameter")
+    assert page.text("h2.name") == "body.weight"
+    assert f"at step {table.step}" in page.text(".facts")
+    assert page.frame.eval_on_selector(".card .plot", "e => e._fullLayout.xaxis.range[0]") == 3
