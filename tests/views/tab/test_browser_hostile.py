@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.browser import shot
-from helpers.tab import GRID, HOSTILE, Tab, numbers
+from helpers.tab import GRID, HOSTILE, Tab, numbers, read
+
+from lightning_adapt.views.reader import read_dynamics
 
 pytestmark = pytest.mark.browser
 SHOWN = {
@@ -87,6 +90,20 @@ def test_ten_thousand_parameters(tab: Tab):
     assert sum(1 for _ in tab.chart(GRID)[0]["z"]) < 600
     tab.button("One step")
     assert len(tab.texts(".figures tbody tr")) == 200
+
+
+def test_lines_that_share_one_show_the_largest_of_them_in_any_order(tab: Tab, logs: Path):
+    values = read(read_dynamics(logs / "wide"), "grad_zero_frac")
+    orders = {"model": np.arange(10_000), "worst": np.argsort(-values.max(axis=0), kind="stable")}
+    tab.open(run="wide", stat="grad_zero_frac", scale="linear", fit="1", search="m")
+    for sort, order in orders.items():  # one after the other, in the same view
+        tab.choose("Order", sort)
+        drawn = numbers(tab.chart(GRID)[0]["z"])
+        size = -(-10_000 // len(drawn))
+        assert size > 1
+        for line, row in enumerate(drawn):
+            shared = order[line * size : (line + 1) * size]
+            np.testing.assert_allclose(row, values[:, shared].max(axis=1), rtol=1e-6)
 
 
 def test_dark_and_light(tab: Tab):

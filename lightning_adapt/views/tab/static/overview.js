@@ -44,13 +44,15 @@ export class Overview {
     ]);
     const tag = state.loss === "none" ? null : tags.includes(state.loss) ? state.loss : likelyLoss(tags);
     const loss = tag ? await app.data.scalar(series.key.run, tag) : null;
-    Object.assign(this, { series, column, statistic });
-    this.values = new Map();
+    // Figures and colours of millions of cells are made again only where they are others.
+    const [how, kind] = [this.#summary(), app.scale()];
+    if (column !== this.column || how !== this.how) this.values = new Map();
+    if (column !== this.column || kind !== this.kind) this.scale = colours(statistic, kind, [column.values]);
+    Object.assign(this, { series, column, statistic, how, kind });
     const range = span(state.range, column.steps);
     this.#write(range);
     const step = state.step === "" ? null : Number(state.step);
     await this.marks.show({ series, tags, tag, loss, range, step, findings });
-    this.scale = colours(statistic, app.scale(), [column.values]);
     const lines = this.#lines();
     this.empty.hidden = lines.length > 0;
     fill(this.empty, series.names.length ? "No parameter's name holds all of these words." : NO_PARAMETER);
@@ -93,8 +95,9 @@ export class Overview {
 
   /** Figures of a line by step; a module has the largest (or median, smallest) of its parameters. */
   #of(line) {
-    const key = line.row !== undefined && !line.bundle ? line.row : `${line.path ?? line.row} ${line.bundle ?? ""}`;
-    if (!this.values.has(key)) this.values.set(key, summarised(this.column, this.series.rows.length, line.rows, this.app.state.module));
+    // Which lines share one depends on the search and the order.
+    const key = line.bundle ? `${line.rows}` : line.row ?? ` ${line.path}`;
+    if (!this.values.has(key)) this.values.set(key, summarised(this.column, this.series.rows.length, line.rows, this.how));
     return this.values.get(key);
   }
 
