@@ -211,6 +211,8 @@ def test_another_step_and_a_range_with_the_keyboard_alone(tab: Tab, adam: Dynami
         assert "step=" not in tab.state.replace("view=step", ""), view
     for view in ("Overview", "One parameter", "Compare runs"):
         tab.button(view)
+        ends = [tab.frame.get_by_label(label, exact=True).input_value() for label in ("From step", "to step")]
+        assert ends == [str(adam.steps[0]), str(adam.steps[-1])], view
         tab.frame.get_by_label("From step").fill("3")
         tab.page.keyboard.press("Enter")
         tab.settled().frame.get_by_label("to step", exact=True).fill("8")
@@ -264,7 +266,7 @@ def test_everything_is_reached_by_tab_and_shows_that_it_has_the_focus(tab: Tab):
     assert {name: found[name] for name in reached if found[name] != ("solid", 2)} == {}
 
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "overview": {
         "stat": "grad_rms", "scale": "linear", "module": "smallest", "step": "7", "range": "2,9",
         "loss": "none", "toggled": '["body"]', "fit": "1",

@@ -155,7 +155,7 @@ export class Compare {
   #controls(keys, range) {
     const { state } = this.app;
     for (const each of [this.search, this.order]) each.show(state);
-    this.range.show(state, range);
+    this.range.show(state, range, this.#steps());
     fill(this.readout, keys.length > 1 ? "Beside each name: the largest difference at any step. Click: the parameter in that run; Shift-click: all at that step. Keys: arrows, Enter, Shift+←→." : "Choose a second run.");
   }
 

@@ -75,9 +75,11 @@ export class StepRange {
     if (ends[0] < ends[1]) app.set({ range: ends.join(",") });
   }
 
-  show({ range }, [first, last]) {
-    [[this.from, Math.ceil(first)], [this.to, Math.floor(last)]].forEach(([input, end]) => {
-      if (document.activeElement !== input) input.value = end;
+  /** The ends of what is on view; of `steps`, where that is all of them. */
+  show({ range }, ends, steps) {
+    const [first, last] = range === "" ? [steps[0], steps.at(-1)] : [Math.ceil(ends[0]), Math.floor(ends[1])];
+    [[this.from, first], [this.to, last]].forEach(([input, end]) => {
+      if (document.activeElement !== input) input.value = end ?? "";
     });
     this.all.disabled = range === "";
   }

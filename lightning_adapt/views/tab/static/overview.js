@@ -126,7 +126,7 @@ export class Overview {
     offer(this.module, Object.entries(SUMMARIES), this.#summary());
     for (const each of this.all) each.disabled = Boolean(state.search) || state.sort === "worst";
     this.step.show(state, this.series);
-    this.range.show(state, range);
+    this.range.show(state, range, this.column.steps);
     this.#say(`${counted(this.series.names.length, "parameter")}, ${counted(this.column.steps.length, "step")}. Click: a parameter; Shift-click, or click above: all at that step; drag: zoom. Keys: arrows, Enter, Shift+←→.`);
   }
 

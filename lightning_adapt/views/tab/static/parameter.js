@@ -68,7 +68,7 @@ export class ParameterView {
     this.after.disabled = row === names.length - 1;
     fill(this.title, named(names[row]));
     this.step.show(state, series);
-    this.range.show(state, span(state.range, steps));
+    this.range.show(state, span(state.range, steps), steps);
     const shape = info.shape.length ? info.shape.join(" × ") : "one number";
     const stateful = info.state_dtype ? `, state ${info.state_dtype}` : "";
     const sampled = info.stride > 1 ? `; histograms from every ${info.stride}th element` : "";
