@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor, OptimizerHealthMonitor
 from lightning_adapt.callbacks._report import ReportPlan
+from lightning_adapt.views.report.report import report_text
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The 'train_dataloader' does not have many workers",
@@ -37,6 +39,22 @@ def test_it_is_written_into_the_folder_of_the_run(tmp_path: Path):
     assert "helpers.logged.Logged with Adam" in text
     assert "16-mixed of the Trainer" in text
     assert "16 read, step 0 to 15" in text
+
+
+def test_every_run_says_what_was_trained_so_that_a_later_report_knows(tmp_path: Path):
+    module = Logged(OPTIMIZERS["adam"])
+    odd = {"none": float("nan"), "long": "x" * 300, "deep": {"a": 1}, "none at all": None}
+    module.hparams.update({"width": 64, "act": "re|lu", **odd})
+    logger = TensorBoardLogger(str(tmp_path), name="run", version="")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Lightning, for a model this small
+        trainer_for("32-true", OptimizerDynamicsMonitor(1), logger=logger, log_every_n_steps=1).fit(module)
+    (tmp_path / "run" / "hparams.yaml").unlink(missing_ok=True)
+    text, _ = report_text([tmp_path / "run"], "json")
+    (run,) = json.loads(text)["runs"]
+    assert run["model"] == "helpers.logged.Logged"
+    assert run["settings"] == {"width": 64, "act": "re|lu"}
+    assert run["precision"] == "32-true"
 
 
 def test_it_goes_where_the_path_says_and_has_what_other_monitors_found(tmp_path: Path):
