@@ -141,6 +141,30 @@ def test_a_resumed_training_and_changed_parameters(tab: Tab, logs: Path, tmp_pat
     assert tab.texts(".figures tbody tr:first-child td") == ["–"] * len(history[3].columns)
 
 
+def test_nothing_is_asked_for_behind_another_tab_and_the_view_is_there_again_after(tab: Tab):
+    asked: list[str] = []
+    tab.open(run="adam", view="step", step="9")
+
+    def listen(request: Any) -> None:
+        if "/lightning_adapt/runs" in request.url:
+            asked.append(request.url)
+
+    tab.page.on("request", listen)
+    tab.page.get_by_role("tab", name="Time Series").click()
+    tab.page.wait_for_function("() => location.hash.startsWith('#timeseries')")
+    tab.page.wait_for_timeout(500)
+    asked.clear()
+    tab.look().page.wait_for_timeout(500)
+    assert asked == []
+    tab.page.get_by_role("tab", name="Optimizer dynamics").click()
+    tab.page.wait_for_function("() => location.hash.startsWith('#lightning_adapt')")
+    tab.look().page.wait_for_timeout(500)
+    assert len(asked) >= 1
+    tab.page.remove_listener("request", listen)
+    assert "step=9" in tab.state
+    assert tab.frame.get_by_label("Step", exact=True).input_value() == "9"
+
+
 def test_a_run_that_comes_later_does_not_take_the_place_of_the_one_on_view(tab: Tab, logs: Path):
     tab.open(view="overview")
     run = tab.frame.get_by_label("Run", exact=True)

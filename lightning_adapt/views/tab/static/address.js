@@ -42,6 +42,12 @@ export function write(state, push) {
   else history.replaceState(history.state, "", hash);
 }
 
+/** Whether the page is on view: TensorBoard's address begins with the tab that is, and keeps our frame behind it. */
+export function onView() {
+  const [shown = ""] = entries();
+  return addressed() === window || shown === "" || shown.includes("=") || shown === "lightning_adapt";
+}
+
 /** Call `listener` when somebody else changes the address. */
 export function listen(listener) {
   addressed().addEventListener("hashchange", listener);

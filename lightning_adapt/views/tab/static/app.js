@@ -235,7 +235,7 @@ export class App {
   async #lookIfWanted() {
     // A hidden tab costs nothing. What could not be shown is looked for in any case.
     const wanted = this.following || this.#faults.size || !this.listed.length;
-    if (wanted && !document.hidden && document.documentElement.clientWidth) await this.#look();
+    if (wanted && !document.hidden && address.onView()) await this.#look();
   }
 
   /** Look for what is new, and draw it; also what could not be drawn before. */
