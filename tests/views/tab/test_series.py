@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.kept import Logs, series_of
+from helpers.kept import Kept, Logs, series_of
 from helpers.tables import table
 
 from lightning_adapt.dynamics import COLUMNS, RowInfo
@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_left_out_and_the_rest_is_shown():
         if tag.endswith(("/header", "column/grad_rms")):
             data[1] = Broken()  # type: ignore[call-overload]
         if tag.endswith("histograms/0"):
-            data[1] = dataclasses.replace(data[1], numpy=np.frombuffer(b"no histogram at all", np.uint8))
+            data[1] = Kept(2, 1.0, np.frombuffer(b"no histogram at all", np.uint8))
     series = logs.series()
     assert series.steps == [1, 2]
     names, header = series.header()
