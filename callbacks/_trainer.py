@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_adapt.dynamics.step_hooks import has_step_hooks
@@ -115,9 +116,19 @@ def split_loggers(trainer: Trainer) -> tuple[list[Any], list[Any]]:
 
 def log_metrics(loggers: Iterable[Any], scalars: Mapping[str, float], step: int) -> None:
     """Give scalars to loggers."""
-    if scalars:
-        for logger in loggers:
+    for logger in loggers if scalars else ():
+        if _is_plain_board(logger):
+            from lightning_adapt.views.tensorboard import write_scalars
+
+            write_scalars(logger.experiment, scalars, step)
+        else:
             logger.log_metrics(dict(scalars), step=step)
+
+
+def _is_plain_board(logger: Any) -> bool:
+    """Whether its `log_metrics` is TensorBoard's own and would write each scalar under its own name."""
+    own = getattr(getattr(logger, "log_metrics", None), "__func__", None) is TensorBoardLogger.log_metrics
+    return own and not logger._prefix and rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def remember(trainer: Trainer, scalars: Mapping[str, float]) -> None:

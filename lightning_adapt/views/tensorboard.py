@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from lightning_adapt._text import printable
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, Bins
@@ -49,6 +50,18 @@ class TensorBoardView:
                 self._writer.add_histogram_raw(tag, **histogram, global_step=table.step)
         text = key(plan.prefix, "worst_parameters")
         self._writer.add_text(text, worst_markdown(table, self._worst), table.step)
+
+
+def write_scalars(writer: Any, scalars: Mapping[str, float], step: int) -> None:
+    """What ``writer.add_scalar`` for each would write, in one event: a dozen times faster.
+
+    Args:
+        writer: A ``torch.utils.tensorboard.SummaryWriter``.
+        scalars: By tag.
+        step: Of all of them.
+    """
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+    writer._get_file_writer().add_summary(Summary(value=values), step)
 
 
 def log10_histogram(table: DynamicsTable, bins: Bins) -> dict[str, Any] | None:

@@ -110,7 +110,7 @@ def test_names_are_shown_as_text() -> None:
     assert "\x1b" not in page
     assert "this step was skipped" in page
     assert "loss scale 2" in page
-    assert worst_markdown(table, 1).splitlines()[-1].startswith("| `[bold]x[/bold]\x1b[31m\\|'<script>` |")
+    assert worst_markdown(table, 1).splitlines()[-1].startswith("| `[bold]x[/bold]\\x1b[31m\\|'<script>` |")
 
 
 def test_most_must_be_positive() -> None:
