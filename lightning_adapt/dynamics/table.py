@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -41,6 +42,12 @@ class RowInfo:
     state_dtype: str = ""
     histogram_stride: int = 1
     requires_grad: bool = True
+
+
+@lru_cache(maxsize=64)  # the same for most readings of a run
+def _version(rows: tuple[RowInfo, ...], *others: object) -> str:
+    text = json.dumps([[astuple(row) for row in rows], *others])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +109,10 @@ class DynamicsTable:
     @property
     def version(self) -> str:
         """Eight characters that change whenever something does that is not written anew each step."""
-        rows = [astuple(row) for row in self.rows]
-        set_up = [[group, list(numbers)] for group, numbers in self.hyperparameters.items()]
-        text = json.dumps([rows, self.columns, list(self.learning_rates), self.update_source, set_up])
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        set_up = tuple((group, tuple(numbers)) for group, numbers in self.hyperparameters.items())
+        return _version(
+            tuple(self.rows), self.columns, tuple(self.learning_rates), self.update_source, set_up
+        )
 
     @overload
     def __getitem__(self, key: str) -> FloatArray: ...

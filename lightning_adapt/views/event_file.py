@@ -45,7 +45,7 @@ PLUGIN_NAME = "lightning_adapt"
 TAG = "optimizer_dynamics"
 FORMAT = 2
 HEADER, COLUMN, HISTOGRAM = "header", "column", "histograms"
-_TYPES = {"float32": DT_FLOAT, "float64": DT_DOUBLE, "uint8": DT_UINT8}
+_TYPES = {np.dtype("<f4"): DT_FLOAT, np.dtype("<f8"): DT_DOUBLE, np.dtype("u1"): DT_UINT8}
 _HEADER = ("real_steps", "skipped_steps", "global_step", "loss_scale", "skipped")
 
 
@@ -67,10 +67,10 @@ def to_summary(table: DynamicsTable, *, describe: bool, trained: Mapping[str, An
     """
     tag, content = tag_of(table), describe_table(table, trained) if describe else None
     header = [getattr(table, name) for name in _HEADER] + list(_groups(table).values())
-    numbers = np.array([np.nan if x is None else float(x) for x in header], dtype=np.float64)
+    numbers = np.array([np.nan if x is None else float(x) for x in header], dtype="<f8")
     short = b"{}" if describe else None
     values = [_value(f"{tag}/{HEADER}", numbers, content)]
-    columns = np.ascontiguousarray(table.values.T, dtype=np.float32)
+    columns = np.ascontiguousarray(table.values.T, dtype="<f4")
     for name, column in zip(table.columns, columns, strict=True):
         values.append(_value(f"{tag}/{COLUMN}/{name}", column, short))
     if table.histograms is not None:
@@ -96,8 +96,7 @@ def _value(tag: str, array: npt.NDArray[Any], content: bytes | None) -> Summary.
 def _tensor(array: npt.NDArray[Any]) -> TensorProto:
     """What ``make_tensor_proto`` gives, without its checks, which take longer than all the rest."""
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return TensorProto(dtype=_TYPES[array.dtype.name], tensor_shape=shape, tensor_content=little.tobytes())
+    return TensorProto(dtype=_TYPES[array.dtype], tensor_shape=shape, tensor_content=array.tobytes())
 
 
 def describe_table(table: DynamicsTable, trained: Mapping[str, Any] | None = None) -> bytes:

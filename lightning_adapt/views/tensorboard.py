@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from lightning_adapt._text import printable
-from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, Bins
+from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, Bins, FloatArray
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.views.event_file import tag_of, to_summary
 from lightning_adapt.views.rollup import floor_cause, worst_rows
@@ -78,7 +79,7 @@ def log10_histogram(table: DynamicsTable, bins: Bins) -> dict[str, Any] | None:
     counts = table.histograms[:, HISTOGRAMS.index(bins)].sum(axis=0, dtype=np.int64)[1:-1]
     if not counts.any():
         return None
-    limits = np.log10(bins.edges)
+    limits = _log10_edges(bins)
     centres = (limits[1:] + limits[:-1]) / 2
     first, last = np.flatnonzero(counts)[[0, -1]]
     return {
@@ -91,6 +92,12 @@ def log10_histogram(table: DynamicsTable, bins: Bins) -> dict[str, Any] | None:
         "bucket_limits": limits[first : last + 2].tolist(),
         "bucket_counts": [0, *counts[first : last + 1].tolist()],
     }
+
+
+@cache
+def _log10_edges(bins: Bins) -> FloatArray:
+    edges: FloatArray = np.log10(bins.edges)
+    return edges
 
 
 def worst_markdown(table: DynamicsTable, most: int) -> str:
