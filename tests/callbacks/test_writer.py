@@ -67,3 +67,17 @@ def test_nothing_to_drain_needs_no_thread() -> None:
     writer = Writer()
     writer.drain()
     assert writer._thread is None
+
+
+def test_a_job_that_would_end_the_thread_does_not() -> None:
+    writer, done = Writer(), []
+
+    def end() -> None:
+        raise SystemExit("enough")
+
+    writer.put(end)
+    with pytest.raises(SystemExit, match="enough"):
+        writer.drain()
+    writer.put(lambda: done.append(1))
+    writer.drain()
+    assert done == [1]

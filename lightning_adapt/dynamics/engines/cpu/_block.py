@@ -23,7 +23,7 @@ _COUNTS = ("idle", "second_zero", "subnormal", "hits", "untouched", "lost")
 _TOPS = ("gradient", "first", "second", "update", "parts", "pulled")
 _LEAST = ("gradient_negated", "second_negated", "closest")
 #: Positions of sums (of squares, but for ``second``, ``share``, ``snr`` and ``dot``), then of counts. The
-#: ``parts`` are the sizes of what a predicted update is added up from: is it much smaller, digits cancelled.
+#: ``parts`` are the sizes of what a mixed update is added up from: is it much smaller, digits cancelled.
 SUM: Any = namedtuple("SUM", (*_SUMS, *_COUNTS))(*range(len(_SUMS + _COUNTS)))
 #: How many of them are sums.
 ADDED = len(_SUMS)
@@ -44,14 +44,15 @@ def low(g: Any, m: Any, v: Any, threshold: Any, tiny: Any) -> Any:
     return idle, zero, subnormal, hits, untouched
 
 
-def figures(measured: bool, coupled: bool) -> Any:
+def figures(measured: bool, mixed: bool) -> Any:
     """The pass over a block that gives its sums and extremes, in the order of `SUM` and of `TOP`.
 
     What it gives means something only where it is finite: it assumes that nothing is inf or NaN.
 
     Args:
         measured: Whether the parameter before the step is known.
-        coupled: Whether there is L2: weight decay within the gradient.
+        mixed: Whether the numerator is a sum: of momentum and gradient, or with L2 in it. What that takes is
+            too much for the registers of some processors, and not asked of plain Adam and AdamW.
     """
 
     @nearly
@@ -61,6 +62,7 @@ def figures(measured: bool, coupled: bool) -> Any:
         g_top = m_top = v_top = top = parts_top = pulled_top = _ZERO
         g_least = v_least = closest = np.float32(np.inf)
         whole, from_m, from_g = _ONE / rest, abs(of_m), abs(of_g)
+        ulp = _ULP + np.float32(2) * _SLACK * abs(decay)
         for i in range(len(p)):
             size, momentum = abs(g[i]), abs(m[i])
             pp += p[i] * p[i]
@@ -87,25 +89,25 @@ def figures(measured: bool, coupled: bool) -> Any:
                 update = p[i] - before
             else:
                 pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
-                if coupled:
+                if mixed:
                     pulled = gain * pull
                     before = (p[i] + pushed) / (rest - pulled)
                     shrunk = (decay + pulled) * before
                     pulled_top = larger(pulled_top, abs(pulled))
+                    parts = gain * (momentum * from_m + size * from_g + abs(s[i])) + abs(shrunk)
+                    parts_square += parts * parts
+                    parts_top = larger(parts_top, parts)
                 else:
                     before = (p[i] + pushed) * whole
                     shrunk = decay * before
                 update = -pushed - shrunk
-                parts = gain * (momentum * from_m + size * from_g + abs(s[i])) + abs(shrunk)
-                parts_square += parts * parts
-                parts_top = larger(parts_top, parts)
             square += update * update
             dot += update * g[i]
             moved = abs(update)
             top = larger(top, moved)
-            closest = smaller(closest, moved - (_ULP * abs(p[i]) + _SLACK * parts))
+            closest = smaller(closest, moved - (ulp * abs(p[i]) + _SLACK * parts))
             start += before * before
-            if coupled:
+            if mixed:
                 away = before * (decay + l2 * e)
                 decayed += away * away
         return (
@@ -125,7 +127,7 @@ def _stays(p: Any, update: Any, slack: Any) -> Any:
     return p + (update - slack) == p, p + (update + slack) == p
 
 
-def losses(measured: bool, coupled: bool) -> Any:
+def losses(measured: bool, mixed: bool) -> Any:
     """The pass over a block in which rounding may have lost an update."""
 
     @in_any_order
@@ -136,7 +138,7 @@ def losses(measured: bool, coupled: bool) -> Any:
             gain = rated / (np.sqrt(v[i] * correction) + eps) + constant
             pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
             before = b[i] if measured else (p[i] + pushed) / (rest - gain * pull)
-            drawn = decay + gain * pull if coupled else decay
+            drawn = decay + gain * pull if mixed else decay
             shrunk = drawn * before
             predicted = -pushed - shrunk
             anything = abs(m[i]) * has_m + abs(g[i]) * has_g + abs(s[i]) + abs(shrunk) > _ZERO

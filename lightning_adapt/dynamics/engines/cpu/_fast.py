@@ -29,7 +29,6 @@ from lightning_adapt.dynamics.engines.descriptors import (
     CANONICAL,
     EPS_CLAMP,
     EPS_INSIDE,
-    HAS_DECAY,
     HAS_EPS,
     HAS_SNR,
     IS_ROOT,
@@ -38,12 +37,11 @@ from lightning_adapt.dynamics.engines.descriptors import (
 
 # A float32 sum of squares below this may have lost digits to subnormal numbers.
 _SMALL = np.float32(1e-35)
-# Of the squared sizes that an update is added up from, a sum of squares must keep this share, and the largest
-# update this of the largest size: else digits cancelled.
+# Of the squared sizes that something is added up from, a sum of squares must keep this share, and the largest
+# this of the largest size: else digits cancelled.
 _KEPT, _TOP_KEPT = 0.03, 0.2
 # L2 may draw by this share of a parameter: solving for it before the step divides by what remains.
 _DRAWN = 0.5
-_L2 = 9  # its place in `_constants`
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -112,7 +110,7 @@ def _constants(kinds: Any, numbers: Any, form: int) -> Any:
     )
 
 
-Plan: Any = namedtuple("Plan", ("threshold", "tiny", "low", "constants"))
+Plan: Any = namedtuple("Plan", ("threshold", "tiny", "low", "mixed", "constants"))
 Room: Any = namedtuple("Room", ("narrow", "found", "sound", "sums", "tops"))
 
 
@@ -122,12 +120,14 @@ def plan_of(kinds: Any, numbers: Any, form: int, suited: bool) -> Any:
 
     Returns:
         The largest second moment on the epsilon floor, the smallest normal number of its dtype, the larger of
-        the two, and `_constants`.
+        the two, whether the numerator is a sum, and `_constants`.
     """
     threshold = _floor_threshold(kinds, numbers) if suited else _ZERO  # no end is sure for any eps
     tiny = np.float32(smallest_normal(kinds[SLOT.second_moment]))
     low = larger(threshold, tiny) if kinds[SLOT.second_moment] else -_ONE
-    return Plan(threshold, tiny, low, _constants(kinds, numbers, form))
+    both = numbers[SCALAR.first_moment_factor] != 0 and numbers[SCALAR.gradient_weight] != 0
+    mixed = bool(both or numbers[SCALAR.l2] != 0)
+    return Plan(threshold, tiny, low, mixed, _constants(kinds, numbers, form))
 
 
 @exactly
@@ -154,13 +154,13 @@ def _rate(second: Any, numbers: Any) -> float:
     return float(numbers[SCALAR.lr] / (root + numbers[SCALAR.eps]))
 
 
-def _sweep(measured: bool, coupled: bool) -> Any:
+def _sweep(measured: bool, mixed: bool) -> Any:
     """Runs over a strip and notes the figures of each block.
 
     Nothing is decided on the way: whatever depends on a figure makes the processor wait for it, and memory,
     which is what takes long, waits with it.
     """
-    figures = _block.figures(measured, coupled)
+    figures = _block.figures(measured, mixed)
 
     @exactly
     def sweep(addresses: Any, kinds: Any, start: int, stop: int, constants: Any, room: Any) -> None:
@@ -199,38 +199,46 @@ def _arrays(addresses: Any, kinds: Any, at: int, n: int, narrow: int) -> Any:
     )
 
 
-_measured, _measured_coupled = _sweep(True, False), _sweep(True, True)
-_predicted, _predicted_coupled = _sweep(False, False), _sweep(False, True)
-_loses, _loses_coupled = _block.losses(True, False), _block.losses(True, True)
-_may_lose, _may_lose_coupled = _block.losses(False, False), _block.losses(False, True)
+_measured, _measured_mixed = _sweep(True, False), _sweep(True, True)
+_predicted, _predicted_mixed = _sweep(False, False), _sweep(False, True)
+_loses, _loses_mixed = _block.losses(True, False), _block.losses(True, True)
+_may_lose, _may_lose_mixed = _block.losses(False, False), _block.losses(False, True)
 
 
 @exactly
-def _cancelled(form: int, sums: Any, tops: Any) -> bool:
-    """Whether digits of a predicted update, or of the parameter before it, were lost to a difference."""
-    if tops[TOP.pulled] > _DRAWN or sums[SUM.update] < _KEPT * sums[SUM.parts]:
+def _cancelled(decay: float, mixed: bool, sums: Any, tops: Any) -> bool:
+    """Whether digits of a predicted update, or of the parameter before it, were lost to a difference.
+
+    A plain update is what momentum (or gradient) pushes and what decay takes: it is as large as one of the
+    two, unless decay takes much more than remains.
+    """
+    if tops[TOP.pulled] > _DRAWN:
         return True
-    if tops[TOP.update] < _TOP_KEPT * tops[TOP.parts]:
+    if (mixed or decay != 0) and sums[SUM.before] < _KEPT * (sums[SUM.parameter] + sums[SUM.update]):
         return True
-    whole = sums[SUM.parameter] + sums[SUM.parts]
-    return bool(form & HAS_DECAY) and sums[SUM.parts] > 0 and sums[SUM.before] < _KEPT * whole
+    parts, top = sums[SUM.parts], tops[TOP.parts]
+    if not mixed:
+        parts = decay * decay * sums[SUM.before]
+        top = math.sqrt(parts)
+    return bool(sums[SUM.update] < _KEPT * parts or tops[TOP.update] < _TOP_KEPT * top)
 
 
 @exactly
-def _finite(kinds: Any, numbers: Any, form: int, sums: Any, tops: Any) -> bool:
+def _finite(kinds: Any, numbers: Any, mixed: bool, sums: Any, tops: Any) -> bool:
     """Whether float32 held everything in a block."""
     # Sums of what may be negative are finite only where every term is.
     total = sums[SUM.second] + sums[SUM.share] + sums[SUM.snr] + sums[SUM.dot]
     total += sums[SUM.parts] + sums[SUM.before] + sums[SUM.decayed]
-    if not np.isfinite(total) or _cancelled(form, sums, tops):
+    if not np.isfinite(total):
+        return False
+    if not kinds[SLOT.before] and _cancelled(numbers[SCALAR.decay], mixed, sums, tops):
         return False
     if not (_sound(sums[SUM.parameter], _ONE) and _sound(sums[SUM.gradient], tops[TOP.gradient])):
         return False
     if not (_sound(sums[SUM.first], tops[TOP.first]) and _sound(sums[SUM.update], tops[TOP.update])):
         return False
-    if form & HAS_DECAY and numbers[SCALAR.applied] != 0 and not _sound(sums[SUM.before], _ONE):
-        return False
-    if numbers[SCALAR.l2] != 0 and numbers[SCALAR.applied] != 0 and sums[SUM.decayed] < _SMALL:
+    decays = numbers[SCALAR.applied] != 0 and (numbers[SCALAR.decay] != 0 or numbers[SCALAR.l2] != 0)
+    if decays and (sums[SUM.decayed] if mixed else sums[SUM.before]) < _SMALL:
         return False
     return bool(kinds[SLOT.second_moment] == 0 or _sound(sums[SUM.rms_t], tops[TOP.gradient]))
 
@@ -252,11 +260,11 @@ def _counts(x: Any, kinds: Any, numbers: Any, plan: Any, tops: Any) -> Any:
         if kinds[SLOT.second_moment]:
             unclear = _ONE if _unclear(-tops[TOP.second_negated], zero, subnormal, kinds, numbers) else _ZERO
     if tops[TOP.closest] >= _ZERO:
-        coupled, c = plan.constants[_L2] != _ZERO, plan.constants
+        c = plan.constants
         if kinds[SLOT.before]:
-            lost, doubt = _loses_coupled(*x, c) if coupled else _loses(*x, c)
+            lost, doubt = _loses_mixed(*x, c) if plan.mixed else _loses(*x, c)
         else:
-            lost, doubt = _may_lose_coupled(*x, c) if coupled else _may_lose(*x, c)
+            lost, doubt = _may_lose_mixed(*x, c) if plan.mixed else _may_lose(*x, c)
         unclear += doubt
     return (idle, zero, subnormal, hits, untouched, lost), unclear == _ZERO
 
@@ -276,17 +284,16 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
     Returns:
         Elements in sound blocks; those of the others must be added the exact way.
     """
-    kinds, numbers, form, _ = row
-    coupled = plan.constants[_L2] != _ZERO
+    kinds, numbers, _, _ = row
     x = (addresses, kinds, start, stop, plan.constants, room)
     if kinds[SLOT.before]:
-        _measured_coupled(*x) if coupled else _measured(*x)
+        _measured_mixed(*x) if plan.mixed else _measured(*x)
     else:
-        _predicted_coupled(*x) if coupled else _predicted(*x)
+        _predicted_mixed(*x) if plan.mixed else _predicted(*x)
     covered = 0
     for i in range((stop - start + BLOCK - 1) // BLOCK):
         sums, tops = _found(room, i)
-        room.sound[i] = _finite(kinds, numbers, form, sums, tops)
+        room.sound[i] = _finite(kinds, numbers, plan.mixed, sums, tops)
         if room.sound[i] and _has_counts(plan, tops):
             at = start + i * BLOCK
             arrays = _arrays(addresses, kinds, at, min(BLOCK, stop - at), room.narrow)
@@ -305,12 +312,13 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
 
 
 @exactly
-def put(n: int, row: Any, sums: Any, tops: Any, out: Any) -> None:
+def put(n: int, row: Any, mixed: bool, sums: Any, tops: Any, out: Any) -> None:
     """Add what sound blocks said to the figures of their row.
 
     Args:
         n: Elements in those blocks.
         row: Kinds of the slots, a float64 for each of `SCALARS`, bits of the descriptor.
+        mixed: From its plan.
         sums: One for each of `SUM`.
         tops: One for each of `TOP`.
         out: Shape ``(FIGURES,)``, float64.
@@ -328,8 +336,7 @@ def put(n: int, row: Any, sums: Any, tops: Any, out: Any) -> None:
     out[FIGURE.lost] += sums[SUM.lost]
     out[FIGURE.decay_finite] += n
     decay = numbers[SCALAR.decay] if numbers[SCALAR.applied] != 0 else 0.0
-    coupled = numbers[SCALAR.l2] != 0 and numbers[SCALAR.applied] != 0
-    out[FIGURE.decay_square] += sums[SUM.decayed] if coupled else sums[SUM.before] * decay * decay
+    out[FIGURE.decay_square] += sums[SUM.decayed] if mixed else sums[SUM.before] * decay * decay
     if kinds[SLOT.gradient]:
         out[FIGURE.grad_numel] += n
         out[FIGURE.grad_finite] += n
