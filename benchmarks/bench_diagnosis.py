@@ -16,7 +16,7 @@ from diagnosis.healthy import healthy
 from diagnosis.run import Job, judge_all, train_all
 from diagnosis.score import Case, healthy_rows, measured, missed_rows, sick_row, spike_row
 from diagnosis.sicknesses import sicknesses
-from diagnosis.spikes import ORGANIC, PROVOKED, spikes_of, spiking
+from diagnosis.spikes import ORGANIC, PROVOKED, spiking
 from diagnosis.trial import HALVES
 
 
@@ -82,12 +82,9 @@ def _fill(result: Result, cases: list[Case]) -> None:
         ),
         Table(
             "Loss spikes",
-            "warned: spikes of the loss with a warning in the steps before. lead: steps between, median.",
-            [
-                spike_row(name, [s for case in found for s in spikes_of(*case)], len(found))
-                for name, found in spiky.items()
-                if found
-            ],
+            "warned: spikes of the loss with a warning in the 20 steps before. lead: steps between, median. "
+            "in vain: warnings without a spike in the 20 steps around them.",
+            [spike_row(name, found) for name, found in spiky.items() if found],
         ),
         Table(
             "Healthy trainings",

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from diagnosis.diagnose import Diagnosis
-from diagnosis.spikes import ORGANIC, PROVOKED, Spike, spikes_of
+from diagnosis.spikes import ORGANIC, PROVOKED, Spike, in_vain, spikes_of, warnings_of
 from diagnosis.trial import Trial
 from lightning_adapt.health import Finding
 
@@ -66,15 +66,15 @@ def measured(cases: Iterable[Case]) -> dict[str, float]:
     for case in cases:
         if case[0].held_out:
             groups.setdefault(case[0].name, []).append(case)
-    well, spiky = groups.pop("healthy", []), groups.pop(PROVOKED, [])
-    groups.pop(ORGANIC, None)
+    well, spiky = groups.pop("healthy", []), [groups.pop(name, []) for name in (PROVOKED, ORGANIC)]
     found: dict[str, float] = {}
     if groups:
         found["found_least"] = min(Half("", one).share or 0.0 for one in groups.values())
-    leads = [spike.lead for case in spiky for spike in spikes_of(*case)]
-    if leads:
-        found["spikes_warned"] = sum(lead is not None for lead in leads) / len(leads)
-        found["spike_lead"] = float(median([lead for lead in leads if lead is not None] or [0]))
+    kinds = [[spike.lead for case in kind for spike in spikes_of(*case)] for kind in spiky]
+    leads = [lead for kind in kinds for lead in kind if lead is not None]
+    if any(kinds):
+        found["spikes_warned"] = min(sum(lead is not None for lead in k) / len(k) for k in kinds if k)
+        found["spike_lead"] = float(median(leads or [0]))
     for severity, key in (("critical", "healthy_critical"), ("warning", "healthy_warnings")):
         if well:
             found[key] = _alarms(Half("", well), severity) or 0.0
@@ -119,18 +119,21 @@ def _healthy_row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
     }
 
 
-def spike_row(name: str, spikes: Sequence[Spike], runs: int) -> dict[str, Any]:
-    """One line on the loss spikes of ``runs`` trainings."""
+def spike_row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
+    """One line on the loss spikes of some trainings."""
+    spikes = [spike for case in cases for spike in spikes_of(*case)]
     leads = [spike.lead for spike in spikes if spike.lead is not None]
     tune, held_out = ([s for s in spikes if s.trial.held_out == half] for half in (False, True))
     return {
         "spikes": name,
-        "runs": runs,
+        "runs": len(cases),
         "warned, tuning": _warned(tune),
         "warned, held-out": _warned(held_out),
         "lead": _median(leads),
         "least": min(leads, default=None),
         "most": max(leads, default=None),
+        "warnings": sum(len(warnings_of(diagnosis)) for _, diagnosis in cases),
+        "in vain": sum(in_vain(diagnosis) for _, diagnosis in cases),
     }
 
 

@@ -65,7 +65,7 @@ def not_zeroed() -> Sickness:
         vary("char-lm", "adagrad", trainer={"precision": "bf16-mixed"}),
         vary("char-lm", "sgd", trainer={"precision": "16-mixed"}),
     ]
-    also = ("spike-warning", "step-too-large", "gradient-outlier")
+    also = ("spike-warning", "overshoot", "step-too-large", "gradient-outlier")
     return Sickness(
         trials("gradients not zeroed", "not-zeroed", variations),
         (Sign("gradients-not-zeroed", whole=True),),
@@ -93,7 +93,7 @@ def exploding() -> Sickness:
         trials("exploding layer", "exploding", variations),
         (Sign("gradient-outlier"),),
         # Clipped together with it, all other gradients become next to nothing.
-        ("spike-warning", "gradient-depth", "step-too-large", "epsilon-floor"),
+        ("spike-warning", "overshoot", "gradient-depth", "step-too-large", "epsilon-floor"),
     )
 
 
@@ -132,6 +132,8 @@ def scale_collapse() -> Sickness:
         vary("gin", "adamw", steps=70, trainer={**fp16, "init_scale": 2.0**13}, step=30),
         vary("llama", "adamw", steps=60, model={"layers": 1}, trainer=fp16, step=30, factor=nan),
         vary("char-lm", "rmsprop", steps=60, model={"layers": 1}, trainer=fp16, step=40),
+        vary("gat", "adam", steps=60, trainer=fp16, step=20),
+        vary("gcn", "adamw", steps=60, model={"hidden": 32}, trainer=fp16, step=30, factor=nan),
     ]
     return Sickness(
         trials("loss scale collapses", "scale-collapse", variations),

@@ -9,7 +9,14 @@ from diagnosis.diagnose import Sign
 from diagnosis.sickness import Sickness
 from diagnosis.variations import trials, vary
 
-DIVERGED = ("spike-warning", "loss-not-finite", "non-finite-gradient", "gradient-outlier", "step-too-large")
+DIVERGED = (
+    "spike-warning",
+    "overshoot",
+    "loss-not-finite",
+    "non-finite-gradient",
+    "gradient-outlier",
+    "step-too-large",
+)
 """What speaks as well in a training that falls apart."""
 
 BF16, FP16 = {"precision": "bf16-true"}, {"precision": "16-true"}
@@ -148,7 +155,9 @@ def adagrad_stall() -> Sickness:
             **limits,
         ),
     ]
-    return Sickness(trials("Adagrad stalls", "stalling", variations), (Sign("adagrad-decay"),))
+    # What lr_decay will do is said of all weights, also of those that still move.
+    signs = (Sign("adagrad-decay", ("sum", "lr-decay", "initial")),)
+    return Sickness(trials("Adagrad stalls", "stalling", variations), signs)
 
 
 def epochwise_schedule() -> Sickness:

@@ -9,7 +9,7 @@ from diagnosis.diagnose import Diagnosis
 from diagnosis.trial import Trial
 from diagnosis.variations import NONE, Settings, trials, vary
 
-RULE = "spike-warning"
+RULES = ("spike-warning", "overshoot")
 FAR = 20
 """Steps by which a warning may come before the spike that it is said to be of."""
 
@@ -100,6 +100,8 @@ def _organic() -> tuple[Trial, ...]:
             ("char-lm", "adam", 115),
             ("llama", "adam", 115),
             ("llama", "adamw", 95),
+            ("char-lm", "adamw", 95),
+            ("llama", "nadam", 95),
         )
         for lr, beta2 in rates
     ]
@@ -111,9 +113,19 @@ def _organic() -> tuple[Trial, ...]:
 
 def spikes_of(trial: Trial, diagnosis: Diagnosis) -> list[Spike]:
     """The spikes of a training, and the warnings before them."""
-    warned = [f.first_step for f in diagnosis.findings if f.rule == RULE and f.severity != "info"]
-    found = []
+    warned, found = warnings_of(diagnosis), []
     for step in diagnosis.spikes:
-        leads = [step - at for at in warned if max(diagnosis.onset, step - FAR) <= at < step]
+        leads = [step - at for at in warned if step - FAR <= at < step]
         found.append(Spike(trial, step, max(leads, default=None)))
     return found
+
+
+def warnings_of(diagnosis: Diagnosis) -> list[int]:
+    """Steps at which a spike was warned of, from the beginning on."""
+    said = {f.first_step for f in diagnosis.findings if f.rule in RULES and f.severity != "info"}
+    return sorted(step for step in said if step >= diagnosis.onset)
+
+
+def in_vain(diagnosis: Diagnosis) -> int:
+    """Warnings after which no spike came within `FAR` steps, nor was one going on."""
+    return sum(all(abs(spike - at) > FAR for spike in diagnosis.spikes) for at in warnings_of(diagnosis))

@@ -16,7 +16,7 @@ class Facts:
         gradients_kept: Whether the step began with gradients of the step before, which were not set to zero
             or to None. Rule: ``gradients-not-zeroed``, which else can only guess.
         schedule_steps: How often the learning-rate schedule was advanced so far. Rule: ``schedule-on-skips``.
-        total_steps: Steps that the whole run will have. Rule: ``schedule-stalled``.
+        total_steps: Steps that the whole run will have. Rules: ``adagrad-decay``, ``schedule-stalled``.
         warmup_steps: Steps over which the learning rate rises; 0 for none. Rule: ``warm-up-missing``.
         precision: Lightning's precision, such as ``"16-mixed"``. Rule: ``fused-clipping``.
         gradient_clip_val: The trainer's; ``None`` where it does not clip. Rule: ``fused-clipping``.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.sick import CASES, Net, Sick, Tables, causes, infinite_at, run, tables_of, usual, well
+from helpers.sick import CASES, Net, Sick, Tables, causes, infinite_at, loss_of, run, tables_of, usual, well
 
 from lightning_adapt.health import Facts, Finding, Judge, default_rules, judge_snapshot, lint_optimizer
 from lightning_adapt.health.formats import format_of
@@ -225,3 +225,77 @@ def test_clipping_is_told_by_the_share_of_the_last_tables(calm: Tables) -> None:
         for at, table in enumerate(calm):
             judge.see(table, Facts(clipped_frac=float(at % every == 0)))
         assert [finding.cause for finding in judge.findings] == expected
+
+
+def changed(tables: Tables, column: str, factor: float) -> Tables:
+    """The same tables with one column times a factor."""
+    values = [table.values.copy() for table in tables]
+    for table, figures in zip(tables, values, strict=True):
+        figures[:, table.columns.index(column)] *= factor
+    return [replace(table, values=figures) for table, figures in zip(tables, values, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "told"),
+    [("param_rms", 1.0, 1), ("update_ratio", 0.3, 0), ("first_moment_rms", 3.0, 0), ("rms_t", 0.3, 0)],
+)
+def test_an_overshoot_needs_long_steps_and_a_gradient_that_grows_and_turns(
+    column: str, factor: float, told: int
+) -> None:
+    tables = changed(tables_of(next(case for case in CASES if case.rule == "overshoot")), column, factor)
+    judge = Judge([RULES["overshoot"]], on_fault=pytest.fail)
+    assert [finding.first_step for table in tables for finding in judge.see(table)] == [40, 41][: 2 * told]
+
+
+def adagrad(lr: float, lr_decay: float, steps: int, total: int | None = None) -> list[Finding]:
+    def make(model: torch.nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad(model.parameters(), lr=lr, lr_decay=lr_decay)
+
+    judge = Judge([RULES["adagrad-decay"], RULES["step-too-small"]], on_fault=pytest.fail)
+    for table in run(make=make, rate=None, steps=steps):
+        judge.see(table, Facts(total_steps=total))
+    return judge.findings
+
+
+def test_lr_decay_is_told_ahead_by_what_it_does_within_the_known_steps() -> None:
+    ahead = adagrad(0.1, 0.2, steps=3, total=80)
+    assert {(f.cause, f.first_step) for f in ahead} == {("lr-decay-ahead", 0)}
+    assert "17 times smaller within 80 steps" in ahead[0].sentence
+    assert adagrad(0.1, 0.1, steps=3, total=80) == []  # 8.9 times
+    assert adagrad(0.1, 0.2, steps=30) == []  # 6.8 times so far, and nobody knows how long it will be
+    assert {f.cause for f in adagrad(0.1, 0.5, steps=30)} == {"lr-decay-ahead"}
+
+
+def test_lr_decay_is_the_cause_where_steps_would_be_long_enough_without_it() -> None:
+    """Also of weights that it never let move well."""
+    (found,) = [f for f in adagrad(4e-3, 1.0, steps=60) if f.parameter == "hidden.weight"][-1:]
+    assert (found.rule, found.cause, found.severity) == ("adagrad-decay", "lr-decay", "warning")
+    (found,) = [f for f in adagrad(4e-5, 0.05, steps=60) if f.parameter == "hidden.weight"]
+    assert found.rule == "step-too-small"
+
+
+@pytest.mark.parametrize("at", [3, 40])
+def test_what_follows_an_infinite_gradient_is_not_called_a_long_step(at: int) -> None:
+    judge = Judge([RULES["step-too-large"]], on_fault=pytest.fail)
+    for table in run(**infinite_at(at), make=lambda model: usual(model, lr=0.03)):
+        loss = 2.0 if table.step < at else torch.inf if table.step == at else torch.nan
+        judge.see(table, Facts(loss=loss))
+    assert judge.findings == []
+
+
+def test_a_loss_of_inf_alone_is_no_measure_of_how_far_it_rose() -> None:
+    tables = run(make=lambda model: usual(model, lr=0.03), steps=20)
+    for losses, told in ([[2.0] * 17 + [torch.inf] * 3, 0], [[2.0] * 17 + [9.0, 9.0, torch.inf], 1]):
+        judge = Judge([RULES["step-too-large"]], on_fault=pytest.fail)
+        for table, loss in zip(tables, losses, strict=True):
+            judge.see(table, Facts(loss=loss))
+        assert [finding.cause for finding in judge.findings] == ["loss"] * told
+
+
+@pytest.mark.parametrize(("lr", "told"), [(2e-5, "persistent"), (5e-5, "slow"), (1e-3, None)])
+def test_short_steps_are_a_warning_only_where_they_are_far_too_short(lr: float, told: str | None) -> None:
+    judge = Judge([RULES["step-too-small"]], on_fault=pytest.fail)
+    for table in run(make=lambda model: usual(model, lr=lr), loss=lambda model, step: loss_of(model, 0)):
+        judge.see(table)
+    found = {finding.cause for finding in judge.findings if finding.parameter == "hidden.weight"}
+    assert found == ({told} if told else set())

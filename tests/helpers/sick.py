@@ -370,6 +370,13 @@ CASES: tuple[Sick, ...] = (
         "",
     ),
     Sick(
+        "overshoot",
+        "",
+        lambda: run(make=of_usual(lr=0.03), scale=lambda step: -3.0 if step == 40 else 1.0, steps=60),
+        "long steps, and one loss that turns",
+        "",
+    ),
+    Sick(
         "spike-parameter",
         "",
         lambda: run(
@@ -442,6 +449,14 @@ CASES: tuple[Sick, ...] = (
         lambda: run(make=lambda m: torch.optim.Adagrad(m.parameters(), lr=0.1, lr_decay=10.0)),
         "lr_decay 10",
         "hidden.weight",
+    ),
+    Sick(
+        "adagrad-decay",
+        "lr-decay-ahead",
+        lambda: run(make=lambda m: torch.optim.Adagrad(m.parameters(), lr=0.1, lr_decay=0.2), steps=20),
+        "lr_decay 0.2, 20 of 80 steps",
+        "hidden.weight",
+        lambda at: Facts(total_steps=80),
     ),
     Sick(
         "adagrad-decay",

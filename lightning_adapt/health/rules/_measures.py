@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_adapt.dynamics.histograms import SECOND_MOMENT, FloatArray
+from lightning_adapt.health.rows import Flags
 from lightning_adapt.health.window import Window
 
 _ROOTS = np.sqrt(
@@ -30,6 +31,19 @@ def epsilon(window: Window) -> FloatArray:
     factored = np.where(np.isnan(window.hyper("eps1")), window.rows.eps, window.hyper("eps1"))
     eps = np.where(np.isnan(window.hyper("beta2_decay")), eps, factored)
     return np.where(inside, np.sqrt(eps), eps)
+
+
+def non_finite(window: Window) -> tuple[Flags, Flags]:
+    """Rows with inf or NaN in the gradient that a step used, and rows whose moments or weights have it."""
+    table, numel = window.table, window["numel"] > 0
+    bad = window["grad_nonfinite_frac"] > 0
+    # Where every element is NaN or inf there is nothing to show, though the elements were counted.
+    poisoned = numel & np.isnan(window["second_moment_rms"]) & ~np.isnan(window["second_moment_zero_frac"])
+    if table.update_source in ("measured", "mixed"):  # else the weights may not be known
+        poisoned |= numel & np.isnan(window["param_rms"])
+    if table.loss_scale is not None:
+        bad &= False  # the scaler skips such steps
+    return bad, poisoned
 
 
 def geometric_mean(figures: FloatArray) -> FloatArray:

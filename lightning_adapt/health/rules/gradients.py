@@ -5,20 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from lightning_adapt.health.rule import Limits, Rule, Verdict
-from lightning_adapt.health.rules._measures import geometric_mean, median, middle
+from lightning_adapt.health.rules._measures import geometric_mean, median, middle, non_finite
 from lightning_adapt.health.window import Window
 
 
 def _non_finite(window: Window, limits: Limits) -> Verdict | None:
-    table = window.table
-    bad = window["grad_nonfinite_frac"] > 0
-    numel = window["numel"] > 0
-    # Where every element is NaN or inf there is nothing to show, though the elements were counted.
-    poisoned = numel & np.isnan(window["second_moment_rms"]) & ~np.isnan(window["second_moment_zero_frac"])
-    if table.update_source in ("measured", "mixed"):  # else the weights may not be known
-        poisoned |= numel & np.isnan(window["param_rms"])
-    if table.loss_scale is not None:
-        bad &= False  # the scaler skips such steps
+    table, numel = window.table, window["numel"] > 0
+    bad, poisoned = non_finite(window)
     hit = bad | poisoned
     # A backward pass goes from the last parameter to the first, and takes inf along.
     first = int(np.flatnonzero(bad if bad.any() else poisoned)[-1]) if hit.any() else 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from lightning_adapt.dynamics.histograms import FloatArray
 from lightning_adapt.health.rows import Flags
 from lightning_adapt.health.rule import Limits, Rule, Verdict
-from lightning_adapt.health.rules._measures import median, second_beta
+from lightning_adapt.health.rules._measures import median, middle, second_beta
 from lightning_adapt.health.window import Window
 
 
@@ -16,7 +19,7 @@ def _spike(window: Window, limits: Limits) -> Verdict | None:
     known = ~np.isnan(past[-1]) & (numel > 0) & ~(window["eps_floor_underflow_frac"] > 0.01)
     if not known.any() or len(past) < 2:
         return None
-    over_time = np.sqrt(np.average(np.nan_to_num(past[:, known]) ** 2, axis=1, weights=numel[known]))
+    over_time = _model_wide(past[:, known], numel[known])
     value, before = float(over_time[-1]), float(np.quantile(over_time[:-1], 0.9))
     share = np.where(known, numel * np.nan_to_num(past[-1]) ** 2, 0.0)
     # Between readings far apart, what grew steadily looks like a jump.
@@ -28,6 +31,51 @@ def _spike(window: Window, limits: Limits) -> Verdict | None:
         "beta2": second_beta(window)[known].max(),
     }
     return Verdict(value >= limits["threshold"] and not _young(window)[known].any(), value, cause, details)
+
+
+def _overshoot(window: Window, limits: Limits) -> Verdict | None:
+    past, numel, chosen = window.past("rms_t"), window["numel"], window.rows.matrices
+    known = ~np.isnan(past[-1]) & (numel > 0)
+    if not window.full or len(past) < 5 or not known.any() or not chosen.any():
+        return None
+    over_time = _model_wide(past[:, known], numel[known])
+    value, usual = float(over_time[-1]), middle(over_time[:-1])
+    left, step = _left_of_momentum(window), middle(window["update_ratio"][chosen])
+    hit = value >= max(limits["threshold"], limits["rise"] * usual) and left <= limits["left"]
+    hit = (
+        hit
+        and step >= limits["step"]
+        and window.steps[-1] - window.steps[-2] <= limits["near"]
+        and not _young(window)[known].any()
+    )
+    rate = max(window.table.learning_rates.values(), default=np.nan)
+    details = {"usual": usual, "remains": left, "a_step": step, "lr": rate}
+    return Verdict(bool(hit), value, details=details)
+
+
+def _model_wide(figures: FloatArray, numel: FloatArray) -> FloatArray:
+    """The root mean square over all elements, table by table."""
+    found: FloatArray = np.sqrt(np.average(np.nan_to_num(figures) ** 2, axis=1, weights=numel))
+    return found
+
+
+def _left_of_momentum(window: Window) -> float:
+    """The first moment beside the gradient, as a share of what would be left of it if gradients were noise.
+
+    Small when this gradient is far larger than those before and opposes them: the last step went too far.
+    """
+    first, now = window["first_moment_rms"], window["grad_rms"]
+    known = ~np.isnan(first) & ~np.isnan(now) & ~np.isnan(window.hyper("beta1"))
+    if not known.any():
+        return float("nan")
+    weights = window["numel"][known]
+    ratio = np.sqrt((weights * first[known] ** 2).sum() / (weights * now[known] ** 2).sum())
+    return float(ratio / _noise(window.hyper("beta1")[known].max()))
+
+
+def _noise(beta1: Any) -> Any:
+    """What independent gradients leave in the first moment, as a share of one of them."""
+    return np.sqrt((1 - beta1) / (1 + beta1))
 
 
 def _young(window: Window) -> Flags:
@@ -54,8 +102,7 @@ def _stale(window: Window, limits: Limits) -> Verdict:
 def _first_moment_collapse(window: Window, limits: Limits) -> Verdict | None:
     if not window.full or len(window.steps) < 3:
         return None
-    beta1 = window.hyper("beta1")
-    noise = np.sqrt((1 - beta1) / (1 + beta1))
+    noise = _noise(window.hyper("beta1"))
     ratio = median(window.past("first_moment_rms") / window.past("grad_rms"))
     hit = (ratio < limits["threshold"] * noise) & (window["grad_rms"] > 0)
     cause = np.where(window["first_moment_absmax"] == 0, "underflow", "cancels")
@@ -99,6 +146,28 @@ RULES = [
             "lag": "lower beta2 from {beta2:g}, to 0.95 for example, if the loss is not smooth",
         },
         source=_WORTSMAN + "; 3 for the alarm, and the jump that keeps steady growth apart: own runs",
+    ),
+    Rule(
+        name="overshoot",
+        meaning=(
+            "Steps are long, and gradients grow and turn against those before: the last step went too far, "
+            "and a loss spike may follow."
+        ),
+        measure=_overshoot,
+        columns=("rms_t",),
+        thresholds={"threshold": 1.0, "rise": 1.5, "left": 0.55, "step": 2e-2, "near": 4.0},
+        window=20,
+        sentence=(
+            "the last step went too far: gradients are {value:.1f} times what the second moment expects "
+            "(rms_t; {usual:.1f} of late) and turn against those before (the first moment has {remains:.0%} "
+            "of what noise would leave), while each step moves the weights by {a_step:.1%} of their size"
+        ),
+        remedy="lower the learning rate from {lr:g}, to a third for a start, or clip gradients",
+        source=(
+            "Cohen et al. (2022), arXiv:2207.14484: beyond Adam's edge of stability gradients change sign "
+            "and grow; Adaptive Preconditioners Trigger Loss Spikes in Adam (2025), arXiv:2506.04805; limits:"
+            " own runs, where healthy ones keep 80 % of what noise leaves"
+        ),
     ),
     Rule(
         name="spike-parameter",
