@@ -83,7 +83,8 @@ def _fill(result: Result, cases: list[Case]) -> None:
         Table(
             "Loss spikes",
             "warned: spikes of the loss with a warning in the 20 steps before. lead: steps between, median. "
-            "in vain: warnings without a spike in the 20 steps around them.",
+            "by chance: steps with a warning in the 20 before, of all. in vain: warnings without a spike in "
+            "the 20 steps around them.",
             [spike_row(name, found) for name, found in spiky.items() if found],
         ),
         Table(

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from diagnosis.diagnose import Diagnosis
-from diagnosis.spikes import ORGANIC, PROVOKED, Spike, in_vain, spikes_of, warnings_of
+from diagnosis.spikes import ORGANIC, PROVOKED, Spike, in_vain, spikes_of, warnings_of, watched
 from diagnosis.trial import Trial
 from lightning_adapt.health import Finding
 
@@ -124,6 +124,7 @@ def spike_row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
     spikes = [spike for case in cases for spike in spikes_of(*case)]
     leads = [spike.lead for spike in spikes if spike.lead is not None]
     tune, held_out = ([s for s in spikes if s.trial.held_out == half] for half in (False, True))
+    covered, steps = (sum(counts) for counts in zip(*(watched(*case) for case in cases), strict=True))
     return {
         "spikes": name,
         "runs": len(cases),
@@ -133,6 +134,7 @@ def spike_row(name: str, cases: Sequence[Case]) -> dict[str, Any]:
         "least": min(leads, default=None),
         "most": max(leads, default=None),
         "warnings": sum(len(warnings_of(diagnosis)) for _, diagnosis in cases),
+        "by chance": f"{covered / steps:.0%}",
         "in vain": sum(in_vain(diagnosis) for _, diagnosis in cases),
     }
 

@@ -129,3 +129,9 @@ def warnings_of(diagnosis: Diagnosis) -> list[int]:
 def in_vain(diagnosis: Diagnosis) -> int:
     """Warnings after which no spike came within `FAR` steps, nor was one going on."""
     return sum(all(abs(spike - at) > FAR for spike in diagnosis.spikes) for at in warnings_of(diagnosis))
+
+
+def watched(trial: Trial, diagnosis: Diagnosis) -> tuple[int, int]:
+    """Steps that a spike could have come at with a warning before it, and all steps from the beginning on."""
+    warned, steps = warnings_of(diagnosis), range(diagnosis.onset, trial.steps)
+    return sum(any(step - FAR <= at < step for at in warned) for step in steps), len(steps)

@@ -244,7 +244,9 @@ def test_an_overshoot_needs_long_steps_and_a_gradient_that_grows_and_turns(
 ) -> None:
     tables = changed(tables_of(next(case for case in CASES if case.rule == "overshoot")), column, factor)
     judge = Judge([RULES["overshoot"]], on_fault=pytest.fail)
-    assert [finding.first_step for table in tables for finding in judge.see(table)] == [40, 41][: 2 * told]
+    for table in tables:
+        judge.see(table)
+    assert [finding.first_step for finding in judge.findings] == [40] * told
 
 
 def adagrad(lr: float, lr_decay: float, steps: int, total: int | None = None) -> list[Finding]:
