@@ -97,6 +97,8 @@ def large_rate() -> Sickness:
         vary("llama", "adamw", model={"lr": 0.5, "layers": 1}),
     ]
     also = (*DIVERGED, "gradient-depth", "decay-dominates", "first-moment-collapse", "epsilon-floor")
+    # Weights that have exploded are too large for any step that comes after.
+    also = (*also, "step-too-small")
     return Sickness(
         trials("rate × 100", "", variations), (Sign("step-too-large", whole=True),), (*also, "no-gradient")
     )
@@ -129,7 +131,7 @@ def adagrad_stall() -> Sickness:
     variations = [
         vary("char-lm", "adagrad", model={**full, "optimizer_options": {"lr_decay": 10.0}}, **limits),
         vary(
-            "llama", "adagrad", model={**full, "optimizer_options": {"lr_decay": 5.0}, "layers": 1}, **limits
+            "llama", "adagrad", model={**full, "optimizer_options": {"lr_decay": 20.0}, "layers": 1}, **limits
         ),
         vary("gcn", "adagrad", model={"optimizer_options": {"initial_accumulator_value": 1e3}}, **limits),
         vary("gat", "adagrad", model={"optimizer_options": {"initial_accumulator_value": 1e3}}, **limits),
@@ -235,7 +237,9 @@ def wrong_state_dtype() -> Sickness:
         vary("gat", "adadelta", steps=60, step=30),
         vary("gat", "rmsprop", steps=60, step=20),
     ]
-    also = ("second-moment-stuck", "state-underflow", "updates-lost", "epsilon-lost")
+    # Where v becomes 0 in fp16, and eps with it, the next step divides by 0.
+    follow = ("non-finite-gradient", "loss-not-finite")
+    also = ("second-moment-stuck", "state-underflow", "updates-lost", "epsilon-lost", *follow)
     return Sickness(
         trials("state in a wrong dtype", "wrong-state-dtype", variations), (Sign("state-dtype"),), also
     )

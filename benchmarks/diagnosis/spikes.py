@@ -9,7 +9,7 @@ from diagnosis.diagnose import Diagnosis
 from diagnosis.trial import Trial
 from diagnosis.variations import NONE, Settings, trials, vary
 
-RULES = ("spike-warning", "overshoot")
+RULES = ("spike-warning", "overshoot", "step-too-large")
 FAR = 20
 """Steps by which a warning may come before the spike that it is said to be of."""
 

@@ -15,6 +15,9 @@ import torch
 
 HALVES = ("tune", "held-out", "both")
 
+DRAW = 1
+"""Counted up whenever a rule was changed after a look at the held-out half: it then gets new seeds."""
+
 _ROOT = Path(__file__).resolve().parents[2]
 # What decides about a table: the rest (views, the command, the rules themselves) does not.
 _CODE = (
@@ -72,7 +75,8 @@ class Trial:
     @property
     def seed(self) -> int:
         """No two variations of a sickness start from the same weights and batches."""
-        return int(hashlib.sha256(self.name.encode()).hexdigest()[:6], 16) % 10_000 + self.number
+        base = int(hashlib.sha256(self.name.encode()).hexdigest()[:6], 16) % 10_000
+        return base + self.number + (20_000 * DRAW if self.held_out else 0)
 
     @property
     def key(self) -> str:

@@ -50,7 +50,8 @@ def _dead_rows(window: Window, limits: Limits) -> Verdict | None:
     # L2 makes a second moment of its own, so that such elements do not count as untouched.
     idle = np.where(coupled, still, untouched)
     value = np.clip(idle - (1 - moved), 0, None)  # at least so many of the idle ones moved
-    share = window["decay_rms"] / window["update_rms"]
+    # Not of this table: what L2 has pulled to 0 hardly moves any more.
+    share = median(window.past("decay_rms") / window.past("update_rms"))
     hit = window.rows.tables & (decay > 0) & (value >= limits["threshold"])
     hit &= ~coupled | (share >= limits["share"])
     return Verdict(hit, value, np.where(coupled, "l2", "decoupled"), {"decay": decay})
@@ -118,7 +119,7 @@ RULES = [
         name="dead-rows",
         meaning="Rows that get no gradient move all the same: decay pulls them to 0.",
         measure=_dead_rows,
-        columns=("grad_zero_frac", "moved_frac", "eps_floor_untouched_frac"),
+        columns=("grad_zero_frac", "moved_frac", "eps_floor_untouched_frac", "decay_rms", "update_rms"),
         thresholds={"threshold": 0.05, "share": 0.3},
         window=50,
         patience=3,

@@ -155,7 +155,7 @@ RULES = [
         ),
         measure=_overshoot,
         columns=("rms_t",),
-        thresholds={"threshold": 1.2, "rise": 1.25, "left": 0.55, "step": 2e-2, "near": 4.0},
+        thresholds={"threshold": 1.2, "rise": 1.25, "left": 0.55, "step": 1e-2, "near": 4.0},
         window=20,
         sentence=(
             "the last step went too far: gradients are {value:.1f} times what the second moment expects "

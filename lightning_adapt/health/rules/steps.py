@@ -30,11 +30,12 @@ def _too_large(window: Window, limits: Limits) -> Verdict | None:
     replaced = window.table.real_steps == 1 and middle(np.abs(window["update_ratio"][chosen] - 1)) < 0.01
     # Without a first moment and its bias correction, the first steps are long by nature.
     momentum = not np.isnan(window.hyper("beta1")[chosen]).all()
-    violent = momentum and mean >= limits["ratio"] and growth >= limits["growth"] / 2
+    violent = mean >= limits["ratio"] and growth >= limits["growth"] / 2
+    violent |= mean >= limits["ratio"] / 2 and growth >= limits["growth"] / 1.5
     known, last = loss[np.isfinite(loss)], loss[-3:]
     # A loss of inf is no measure of how far it rose: `loss-not-finite` says so.
     rose = middle(last[np.isfinite(last)]) / float(known[0]) if len(known) and known[0] > 0 else np.nan
-    grew = enough and (growth >= limits["growth"] or violent)
+    grew = enough and (growth >= limits["growth"] or (momentum and violent))
     diverged = rose >= limits["loss"] and mean >= 0.01
     rate = max(window.table.learning_rates.values(), default=np.nan)
     details = {
