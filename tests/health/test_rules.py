@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.sick import CASES, Net, Sick, Tables, causes, infinite_at, loss_of, run, tables_of, usual, well
 
+from lightning_adapt.dynamics import COLUMNS, DynamicsTable, RowInfo
 from lightning_adapt.health import Facts, Finding, Judge, default_rules, judge_snapshot, lint_optimizer
 from lightning_adapt.health.formats import format_of
 from lightning_adapt.health.rules.precision import is_stuck
@@ -301,3 +302,41 @@ def test_short_steps_are_a_warning_only_where_they_are_far_too_short(lr: float, 
         judge.see(table)
     found = {finding.cause for finding in judge.findings if finding.parameter == "hidden.weight"}
     assert found == ({told} if told else set())
+
+
+@pytest.mark.parametrize(("an_epoch", "told"), [(1 / 80, ["decay"]), (1 / 20, [])])
+def test_a_linear_schedule_that_counts_epochs_hardly_moves(an_epoch: float, told: list[str]) -> None:
+    judge = Judge([RULES["schedule-stalled"]], on_fault=pytest.fail)
+    for table in run(rate=lambda step: 1 - step // 25 * an_epoch):
+        judge.see(table, Facts(total_steps=80))
+    assert [finding.cause for finding in judge.findings] == told
+
+
+@pytest.mark.parametrize(
+    ("ratio", "growth", "told"), [(0.2, 2.2, 1), (0.2, 1.6, 0), (0.1, 2.2, 0), (0.35, 1.6, 1)]
+)
+def test_a_steep_start_is_too_long_by_how_far_it_goes_and_grows(
+    ratio: float, growth: float, told: int
+) -> None:
+    judge, row = Judge([RULES["step-too-large"]], on_fault=pytest.fail), RowInfo("w", "all", (3, 2))
+    for step, size in enumerate(np.linspace(1.0, growth, 8), start=5):
+        values = np.full((1, len(COLUMNS)), np.nan)
+        for column, figure in (("numel", 6.0), ("param_rms", size), ("update_ratio", ratio)):
+            values[:, COLUMNS.index(column)] = figure
+        table = DynamicsTable((row,), values, step, hyperparameters={"all": {"beta1": 0.9}})
+        judge.see(replace(table, real_steps=step))
+    assert [finding.cause for finding in judge.findings] == ["grew"] * told
+
+
+@pytest.mark.parametrize(("early", "told"), [(0.8, 1), (0.1, 0)])
+def test_rows_that_l2_has_pulled_to_0_are_told_by_what_it_did(early: float, told: int) -> None:
+    """At the end decay is next to nothing, as the rows are."""
+    case = next(case for case in CASES if case.id == "dead-rows-l2")
+    judge = Judge([RULES["dead-rows"]], on_fault=pytest.fail)
+    for table in tables_of(case):
+        values = table.values.copy()
+        share = early if table.step < 45 else 0.1
+        update = values[:, COLUMNS.index("update_rms")]
+        values[:, COLUMNS.index("decay_rms")] = share * update
+        judge.see(replace(table, values=values))
+    assert len([finding for finding in judge.findings if finding.parameter == "embed.weight"]) == told
