@@ -1,5 +1,6 @@
 """The command: verbs, exit statuses, one clear sentence for each mistake, and no waiting for help."""
 
+import os
 import subprocess
 import sys
 import time
@@ -50,15 +51,15 @@ def test_light_verbs_import_nothing_heavy(words):
     assert done.stdout.splitlines()[-1] == "nothing heavy"
 
 
-def test_a_reader_that_has_enough_is_no_error():
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
     code = "import sys; from lightning_adapt.cli import main; sys.stdin.read(); sys.exit(main(['recipes']))"
-    asked = [sys.executable, "-c", code]
-    with subprocess.Popen(
-        asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as done:
-        done.stdout.close()  # as `head` does when it has its lines
-        done.stdin.close()
-        assert done.stderr.read() == b""
+    reading, writing = os.pipe()
+    errors = tmp_path / "errors"
+    with errors.open("w") as said, os.fdopen(writing, "w") as pipe:
+        done = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=pipe, stderr=said)
+        os.close(reading)  # as `head` does when it has its lines
+        done.communicate()
+    assert errors.read_text() == ""
 
 
 def test_every_verb_is_in_the_help_and_has_its_own(capsys):
