@@ -130,8 +130,8 @@ class Bench:
 
 
 def fits(elements: int, dtype: torch.dtype, device: str) -> bool:
-    """Whether parameters, gradients and both moments leave a quarter of the free memory free."""
-    return elements * dtype.itemsize * 4 < 0.75 * memory_free(device)
+    """Whether parameters, gradients and both moments leave a fifth of the free memory free."""
+    return elements * dtype.itemsize * 4 < 0.8 * memory_free(device)
 
 
 def engines(device: str, elements: int) -> dict[str, Engine]:
