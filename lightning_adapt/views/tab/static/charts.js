@@ -37,8 +37,16 @@ export function layout(more = {}) {
   };
 }
 
+let library = Promise.resolve();
+
+/** Charts are drawn once `loaded` is fulfilled; what they show can be fetched before. */
+export function drawAfter(loaded) {
+  library = loaded;
+}
+
 /** Draw or redraw; listeners are attached once. */
 export async function draw(element, traces, figure, listeners = {}) {
+  await library;
   const first = !element.classList.contains("js-plotly-plot");
   await window.Plotly.react(element, traces, figure, CONFIG);
   if (!first) return;
@@ -48,7 +56,7 @@ export async function draw(element, traces, figure, listeners = {}) {
 
 /** Free what a chart holds. */
 export function forget(element) {
-  window.Plotly.purge(element);
+  window.Plotly?.purge(element);
 }
 
 /** Ticks of a step axis: no half steps between few of them. */
