@@ -128,7 +128,7 @@ def log_metrics(loggers: Iterable[Any], scalars: Mapping[str, float], step: int)
 def _is_plain_board(logger: Any) -> bool:
     """Whether its `log_metrics` is TensorBoard's own and would write each scalar under its own name."""
     own = getattr(getattr(logger, "log_metrics", None), "__func__", None) is TensorBoardLogger.log_metrics
-    return own and not logger._prefix and rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return own and not logger._prefix and getattr(rank_zero_only, "rank", 0) == 0  # Lightning sets it
 
 
 def remember(trainer: Trainer, scalars: Mapping[str, float]) -> None:

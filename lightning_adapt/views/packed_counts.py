@@ -68,10 +68,20 @@ def _runs(flat: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDA
 
 def _inside(first: npt.NDArray[np.integer], length: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """Where the bins of all runs lie, among all bins of all histograms one after another."""
-    size = length.astype(np.int64)
-    ends = np.cumsum(size)
-    begins = np.arange(len(size)) * WIDTH + first - (ends - size)
-    return np.repeat(begins, size) + np.arange(ends[-1] if len(ends) else 0)
+    begins = np.arange(len(length)) * WIDTH + first
+    return np.repeat(begins, length) + along(length)
+
+
+def along(length: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """0, 1, 2, … along each of many runs, one after another.
+
+    Example:
+        >>> along(np.array([2, 0, 3])).tolist()
+        [0, 1, 0, 1, 2]
+    """
+    ends = np.cumsum(length, dtype=np.int64)
+    places: npt.NDArray[np.int64] = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - length, length)
+    return places
 
 
 def _parts(

@@ -24,7 +24,7 @@ class Kept:
 class Logs:
     """Tables by tag, and what was asked for."""
 
-    data: dict[str, list[Kept]] = field(default_factory=dict)
+    data: dict[str, list[Any]] = field(default_factory=dict)
     about: dict[str, Description] = field(default_factory=dict)
     asked: list[list[str]] = field(default_factory=list)
 
@@ -36,7 +36,7 @@ class Logs:
     def series(self) -> Series:
         return Series(self.about, self.read)
 
-    def read(self, tags: Sequence[str]) -> dict[str, list[Kept]]:
+    def read(self, tags: Sequence[str]) -> dict[str, list[Any]]:
         self.asked.append(list(tags))
         return {tag: self.data[tag] for tag in tags if tag in self.data}
 

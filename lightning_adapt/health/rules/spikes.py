@@ -41,9 +41,9 @@ def _overshoot(window: Window, limits: Limits) -> Verdict | None:
     over_time = _model_wide(past[:, known], numel[known])
     value, usual = float(over_time[-1]), middle(over_time[:-1])
     left, step = _left_of_momentum(window), middle(window["update_ratio"][chosen])
-    hit = value >= max(limits["threshold"], limits["rise"] * usual) and left <= limits["left"]
     hit = (
-        hit
+        value >= max(limits["threshold"], limits["rise"] * usual)
+        and left <= limits["left"]
         and step >= limits["step"]
         and window.steps[-1] - window.steps[-2] <= limits["near"]
         and not _young(window)[known].any()

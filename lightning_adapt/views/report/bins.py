@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
+from lightning_adapt.views.packed_counts import along
 from lightning_adapt.views.tab.series import Series
 
 Floats = npt.NDArray[np.float32]
@@ -70,7 +71,6 @@ def _windows(kind: Occupied) -> tuple[Places, Places, Places]:
 def _inside(first: Places, length: Places, start: Places, rows: Places) -> tuple[Places, Places, Places]:
     """Of every bin that is kept of ``rows``: which of the rows, which count of its, and its place."""
     counted = length[rows]
-    row = np.repeat(np.arange(len(rows)), counted)
-    along = np.arange(len(row)) - np.repeat(np.cumsum(counted) - counted, counted)
+    row, inside = np.repeat(np.arange(len(rows)), counted), along(counted)
     # The first count of a row is what lies below all bins.
-    return row, 1 + first[rows][row] + along, start[rows][row] + along
+    return row, 1 + first[rows][row] + inside, start[rows][row] + inside

@@ -174,7 +174,7 @@ def _widen(half: Any, n: int, room: Any, bits: Any) -> None:
 def doubles(address: int, kind: int, start: int, n: int, room: Any, narrow: int) -> None:
     """``n`` elements from ``start`` into ``room``, float64; ``narrow`` is as ``room`` in `floats`."""
     if kind == FLOAT64:
-        wide = carray(_pointer(address + 8 * start), (n,), np.float64)
+        wide = doubles_at(address + 8 * start, n)
         for i in range(n):
             room[i] = wide[i]
     else:
@@ -198,7 +198,7 @@ def gather(address: int, kind: int, start: int, n: int, stride: int, room: Any) 
 @exactly
 def _element(address: int, kind: int, i: int) -> float:
     if kind == FLOAT64:
-        return float(carray(_pointer(address + 8 * i), (1,), np.float64)[0])
+        return float(doubles_at(address + 8 * i, 1)[0])
     half = np.int64(carray(_pointer(address + 2 * i), (1,), np.uint16)[0])
     if kind == BFLOAT16:
         return np.float64(_from_bits(half << 16))

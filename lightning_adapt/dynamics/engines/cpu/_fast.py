@@ -110,7 +110,7 @@ def _constants(kinds: Any, numbers: Any, form: int) -> Any:
     )
 
 
-Plan: Any = namedtuple("Plan", ("threshold", "tiny", "low", "mixed", "constants"))
+Plan: Any = namedtuple("Plan", ("threshold", "tiny", "low", "mixed", "decay", "l2", "constants"))
 Room: Any = namedtuple("Room", ("narrow", "found", "sound", "sums", "tops"))
 
 
@@ -120,14 +120,16 @@ def plan_of(kinds: Any, numbers: Any, form: int, suited: bool) -> Any:
 
     Returns:
         The largest second moment on the epsilon floor, the smallest normal number of its dtype, the larger of
-        the two, whether the numerator is a sum, and `_constants`.
+        the two, whether the numerator is a sum, both forms of decay (0 where no step was made), `_constants`.
     """
     threshold = _floor_threshold(kinds, numbers) if suited else _ZERO  # no end is sure for any eps
     tiny = np.float32(smallest_normal(kinds[SLOT.second_moment]))
     low = larger(threshold, tiny) if kinds[SLOT.second_moment] else -_ONE
     both = numbers[SCALAR.first_moment_factor] != 0 and numbers[SCALAR.gradient_weight] != 0
     mixed = bool(both or numbers[SCALAR.l2] != 0)
-    return Plan(threshold, tiny, low, mixed, _constants(kinds, numbers, form))
+    made = 1.0 if numbers[SCALAR.applied] != 0 else 0.0
+    decay, l2 = numbers[SCALAR.decay] * made, numbers[SCALAR.l2] * made
+    return Plan(threshold, tiny, low, mixed, decay, l2, _constants(kinds, numbers, form))
 
 
 @exactly
@@ -206,7 +208,7 @@ _may_lose, _may_lose_mixed = _block.losses(False, False), _block.losses(False, T
 
 
 @exactly
-def _cancelled(decay: float, mixed: bool, sums: Any, tops: Any) -> bool:
+def _cancelled(plan: Any, sums: Any, tops: Any) -> bool:
     """Whether digits of a predicted update, or of the parameter before it, were lost to a difference.
 
     A plain update is what momentum (or gradient) pushes and what decay takes: it is as large as one of the
@@ -214,31 +216,32 @@ def _cancelled(decay: float, mixed: bool, sums: Any, tops: Any) -> bool:
     """
     if tops[TOP.pulled] > _DRAWN:
         return True
-    if (mixed or decay != 0) and sums[SUM.before] < _KEPT * (sums[SUM.parameter] + sums[SUM.update]):
+    whole = sums[SUM.parameter] + sums[SUM.update]
+    if (plan.mixed or plan.decay != 0) and sums[SUM.before] < _KEPT * whole:
         return True
     parts, top = sums[SUM.parts], tops[TOP.parts]
-    if not mixed:
-        parts = decay * decay * sums[SUM.before]
+    if not plan.mixed:
+        parts = plan.decay * plan.decay * sums[SUM.before]
         top = math.sqrt(parts)
     return bool(sums[SUM.update] < _KEPT * parts or tops[TOP.update] < _TOP_KEPT * top)
 
 
 @exactly
-def _finite(kinds: Any, numbers: Any, mixed: bool, sums: Any, tops: Any) -> bool:
+def _finite(kinds: Any, plan: Any, sums: Any, tops: Any) -> bool:
     """Whether float32 held everything in a block."""
     # Sums of what may be negative are finite only where every term is.
     total = sums[SUM.second] + sums[SUM.share] + sums[SUM.snr] + sums[SUM.dot]
     total += sums[SUM.parts] + sums[SUM.before] + sums[SUM.decayed]
     if not np.isfinite(total):
         return False
-    if not kinds[SLOT.before] and _cancelled(numbers[SCALAR.decay], mixed, sums, tops):
+    if not kinds[SLOT.before] and _cancelled(plan, sums, tops):
         return False
     if not (_sound(sums[SUM.parameter], _ONE) and _sound(sums[SUM.gradient], tops[TOP.gradient])):
         return False
     if not (_sound(sums[SUM.first], tops[TOP.first]) and _sound(sums[SUM.update], tops[TOP.update])):
         return False
-    decays = numbers[SCALAR.applied] != 0 and (numbers[SCALAR.decay] != 0 or numbers[SCALAR.l2] != 0)
-    if decays and (sums[SUM.decayed] if mixed else sums[SUM.before]) < _SMALL:
+    pulled = sums[SUM.decayed] if plan.mixed else sums[SUM.before]
+    if (plan.decay != 0 or plan.l2 != 0) and pulled < _SMALL:
         return False
     return bool(kinds[SLOT.second_moment] == 0 or _sound(sums[SUM.rms_t], tops[TOP.gradient]))
 
@@ -293,7 +296,7 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
     covered = 0
     for i in range((stop - start + BLOCK - 1) // BLOCK):
         sums, tops = _found(room, i)
-        room.sound[i] = _finite(kinds, numbers, plan.mixed, sums, tops)
+        room.sound[i] = _finite(kinds, plan, sums, tops)
         if room.sound[i] and _has_counts(plan, tops):
             at = start + i * BLOCK
             arrays = _arrays(addresses, kinds, at, min(BLOCK, stop - at), room.narrow)
@@ -312,13 +315,13 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
 
 
 @exactly
-def put(n: int, row: Any, mixed: bool, sums: Any, tops: Any, out: Any) -> None:
+def put(n: int, row: Any, plan: Any, sums: Any, tops: Any, out: Any) -> None:
     """Add what sound blocks said to the figures of their row.
 
     Args:
         n: Elements in those blocks.
         row: Kinds of the slots, a float64 for each of `SCALARS`, bits of the descriptor.
-        mixed: From its plan.
+        plan: From `plan_of`.
         sums: One for each of `SUM`.
         tops: One for each of `TOP`.
         out: Shape ``(FIGURES,)``, float64.
@@ -335,8 +338,9 @@ def put(n: int, row: Any, mixed: bool, sums: Any, tops: Any, out: Any) -> None:
     out[FIGURE.lost_numel] += n
     out[FIGURE.lost] += sums[SUM.lost]
     out[FIGURE.decay_finite] += n
-    decay = numbers[SCALAR.decay] if numbers[SCALAR.applied] != 0 else 0.0
-    out[FIGURE.decay_square] += sums[SUM.decayed] if mixed else sums[SUM.before] * decay * decay
+    out[FIGURE.decay_square] += (
+        sums[SUM.decayed] if plan.mixed else sums[SUM.before] * plan.decay * plan.decay
+    )
     if kinds[SLOT.gradient]:
         out[FIGURE.grad_numel] += n
         out[FIGURE.grad_finite] += n

@@ -115,7 +115,7 @@ def _task(
             taken = _sample(addresses, strip, end, row, kept, taken, exact, out[1])
     _count(row, kept, taken, exact, out[1])
     if covered:
-        _fast.put(covered, row[:3], plan.mixed, fast.sums, fast.tops, out[0])
+        _fast.put(covered, row[:3], plan, fast.sums, fast.tops, out[0])
 
 
 def _compile(version: str) -> Any:
