@@ -15,20 +15,23 @@ _SLACK = np.float32(1e-6)
 _ULP = np.float32(1.3e-7)
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
+# What `moved` gives, then what `sizes` gives.
 _SUMS = (
-    *("parameter", "gradient", "first", "second", "share", "snr", "rms_t"),
-    *("update", "parts", "dot", "before", "decayed"),
+    *("share", "snr", "rms_t", "update", "parts", "dot", "before", "decayed"),
+    *("parameter", "gradient", "first", "second"),
 )
 _COUNTS = ("idle", "second_zero", "subnormal", "hits", "untouched", "lost")
-_TOPS = ("gradient", "first", "second", "update", "parts", "pulled")
-_LEAST = ("gradient_negated", "second_negated", "closest")
+_TOPS = (
+    *("update", "parts", "pulled", "closest_negated"),
+    *("gradient", "first", "second", "gradient_negated", "second_negated"),
+)
 #: Positions of sums (of squares, but for ``second``, ``share``, ``snr`` and ``dot``), then of counts. The
 #: ``parts`` are the sizes of what a mixed update is added up from: is it much smaller, digits cancelled.
 SUM: Any = namedtuple("SUM", (*_SUMS, *_COUNTS))(*range(len(_SUMS + _COUNTS)))
 #: How many of them are sums.
 ADDED = len(_SUMS)
-#: Positions of the largest, then of the least, which are negated.
-TOP: Any = namedtuple("TOP", (*_TOPS, *_LEAST))(*range(len(_TOPS + _LEAST)))
+#: Positions of the largest; what is negated is a least.
+TOP: Any = namedtuple("TOP", _TOPS)(*range(len(_TOPS)))
 
 
 @in_any_order
@@ -44,9 +47,28 @@ def low(g: Any, m: Any, v: Any, threshold: Any, tiny: Any) -> Any:
     return idle, zero, subnormal, hits, untouched
 
 
-def figures(measured: bool, mixed: bool) -> Any:
-    """The pass over a block that gives its sums and extremes, in the order of `SUM` and of `TOP`.
+@nearly
+def sizes(p: Any, g: Any, m: Any, v: Any) -> Any:
+    """The sums and extremes of what is stored, in the order of `SUM` and of `TOP`."""
+    pp = gg = mm = second = g_top = m_top = v_top = _ZERO
+    g_least = v_least = np.float32(np.inf)
+    for i in range(len(p)):
+        size, momentum = abs(g[i]), abs(m[i])
+        pp += p[i] * p[i]
+        gg += size * size
+        mm += momentum * momentum
+        second += v[i]
+        g_top, g_least = larger(g_top, size), smaller(g_least, size)
+        m_top = larger(m_top, momentum)
+        v_top, v_least = larger(v_top, v[i]), smaller(v_least, v[i])
+    return (pp, gg, mm, second), (g_top, m_top, v_top, -g_least, -v_least)
 
+
+def moved(measured: bool, mixed: bool) -> Any:
+    """The pass that gives the sums and extremes of how a step moves, in the order of `SUM` and of `TOP`.
+
+    With ``r = sqrt(second_moment_correction)`` taken out of every element, it works on ``sqrt(v)`` instead of
+    ``sqrt(v_hat) = r * sqrt(v)``: ``share``, ``snr`` and the root of ``rms_t`` come out ``r`` times too large.
     What it gives means something only where it is finite: it assumes that nothing is inf or NaN.
 
     Args:
@@ -57,62 +79,52 @@ def figures(measured: bool, mixed: bool) -> Any:
 
     @nearly
     def block(p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, c: Any) -> Any:
-        correction, eps, per_eps, rated, constant, of_m, of_g, pull, decay, l2, _, _, rest = c
-        pp = gg = mm = second = share = snr = rms_t = square = parts_square = dot = start = decayed = _ZERO
-        g_top = m_top = v_top = top = parts_top = pulled_top = _ZERO
-        g_least = v_least = closest = np.float32(np.inf)
-        whole, from_m, from_g = _ONE / rest, abs(of_m), abs(of_g)
-        ulp = _ULP + np.float32(2) * _SLACK * abs(decay)
+        share = snr = rms_t = square = parts_square = dot = start = decayed = _ZERO
+        top = parts_top = pulled_top = _ZERO
+        closest = np.float32(np.inf)
+        from_m, from_g = abs(c.of_m), abs(c.of_g)
+        drawn, ulp = c.decay / c.rest, _ULP + np.float32(2) * _SLACK * abs(c.decay)
         for i in range(len(p)):
-            size, momentum = abs(g[i]), abs(m[i])
-            pp += p[i] * p[i]
-            gg += size * size
-            mm += momentum * momentum
-            second += v[i]
-            g_top, g_least = larger(g_top, size), smaller(g_least, size)
-            m_top = larger(m_top, momentum)
-            v_top, v_least = larger(v_top, v[i]), smaller(v_least, v[i])
-
-            v_hat = v[i] * correction
             some = v[i] > _ZERO  # where v is 0 epsilon is all there is
-            inverse = _ONE / np.sqrt(v_hat) if some else _ZERO
-            e = _ONE / (v_hat * inverse + eps)
+            inverse = _ONE / np.sqrt(v[i]) if some else _ZERO
+            e = _ONE / (v[i] * inverse + c.floor)
             share += e
-            snr += momentum * inverse
-            ratio = size * (smaller(inverse, per_eps) if some else per_eps)
+            snr += abs(m[i]) * inverse
+            ratio = g[i] * (smaller(inverse, c.per_floor) if some else c.per_floor)
             rms_t += ratio * ratio
 
-            gain = rated * e + constant
+            gain = c.slope * e + c.flat
             parts = _ZERO
             if measured:
                 before = b[i]
                 update = p[i] - before
-            else:
-                pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
-                if mixed:
-                    pulled = gain * pull
-                    before = (p[i] + pushed) / (rest - pulled)
-                    shrunk = (decay + pulled) * before
-                    pulled_top = larger(pulled_top, abs(pulled))
-                    parts = gain * (momentum * from_m + size * from_g + abs(s[i])) + abs(shrunk)
-                    parts_square += parts * parts
-                    parts_top = larger(parts_top, parts)
-                else:
-                    before = (p[i] + pushed) * whole
-                    shrunk = decay * before
+            elif mixed:
+                pushed = gain * (m[i] * c.of_m + g[i] * c.of_g + s[i])
+                pulled = gain * c.pull
+                before = (p[i] + pushed) / (c.rest - pulled)
+                shrunk = (c.decay + pulled) * before
+                pulled_top = larger(pulled_top, abs(pulled))
+                parts = gain * (abs(m[i]) * from_m + abs(g[i]) * from_g + abs(s[i])) + abs(shrunk)
+                parts_square += parts * parts
+                parts_top = larger(parts_top, parts)
                 update = -pushed - shrunk
+            else:
+                pushed = gain * s[i]
+                before = p[i] + pushed  # times ``rest``
+                update = -pushed - drawn * before
             square += update * update
             dot += update * g[i]
-            moved = abs(update)
-            top = larger(top, moved)
-            closest = smaller(closest, moved - (ulp * abs(p[i]) + _SLACK * parts))
+            top = larger(top, abs(update))
+            closest = smaller(closest, abs(update) - (ulp * abs(p[i]) + _SLACK * parts))
             start += before * before
             if mixed:
-                away = before * (decay + l2 * e)
+                away = before * (c.decay + c.l2 * e)
                 decayed += away * away
+        if not measured and not mixed:
+            start = start / (c.rest * c.rest)
         return (
-            (pp, gg, mm, second, share, snr, rms_t, square, parts_square, dot, start, decayed),
-            (g_top, m_top, v_top, top, parts_top, pulled_top, -g_least, -v_least, -closest),
+            (share, snr, rms_t, square, parts_square, dot, start, decayed),
+            (top, parts_top, pulled_top, -closest),
         )
 
     return block
@@ -132,18 +144,17 @@ def losses(measured: bool, mixed: bool) -> Any:
 
     @in_any_order
     def lost(p: Any, b: Any, g: Any, m: Any, s: Any, v: Any, c: Any) -> Any:
-        correction, eps, _, rated, constant, of_m, of_g, pull, decay, _, has_m, has_g, rest = c
         lost = unclear = _ZERO
         for i in range(len(p)):
-            gain = rated / (np.sqrt(v[i] * correction) + eps) + constant
-            pushed = gain * (m[i] * of_m + g[i] * of_g + s[i])
-            before = b[i] if measured else (p[i] + pushed) / (rest - gain * pull)
-            drawn = decay + gain * pull if mixed else decay
+            gain = c.rated / (np.sqrt(v[i] * c.correction) + c.eps) + c.constant
+            pushed = gain * (m[i] * c.of_m + g[i] * c.of_g + s[i])
+            before = b[i] if measured else (p[i] + pushed) / (c.rest - gain * c.pull)
+            drawn = c.decay + gain * c.pull if mixed else c.decay
             shrunk = drawn * before
             predicted = -pushed - shrunk
-            anything = abs(m[i]) * has_m + abs(g[i]) * has_g + abs(s[i]) + abs(shrunk) > _ZERO
+            anything = abs(m[i]) * c.has_m + abs(g[i]) * c.has_g + abs(s[i]) + abs(shrunk) > _ZERO
             # Lost for certain, or moved for certain, if both ends of what float32 leaves open are.
-            parts = gain * (abs(m[i] * of_m) + abs(g[i] * of_g) + abs(s[i])) + abs(shrunk)
+            parts = gain * (abs(m[i] * c.of_m) + abs(g[i] * c.of_g) + abs(s[i])) + abs(shrunk)
             slack = _SLACK * parts
             if measured:
                 stays = stays_too = p[i] == before

@@ -22,7 +22,7 @@ PART = 256
 BLOCK = 1024
 #: Blocks, and elements, that are looked at together, so that the next ones are already on their way: memory
 #: would stand still at the end of every block. What a strip needs again is then still in a cache.
-BLOCKS = 32
+BLOCKS = 16
 STRIP = BLOCKS * BLOCK
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -116,7 +116,7 @@ def smallest_normal(kind: int) -> float:
 
 
 @exactly
-def numbers_at(address: int, n: int) -> Any:
+def floats(address: int, n: int) -> Any:
     """``n`` float32 in memory.
 
     By address, because counting the references to an array is an atomic operation, during which nothing is
@@ -132,8 +132,8 @@ def doubles_at(address: int, n: int) -> Any:
 
 
 @exactly
-def floats(address: int, kind: int, start: int, n: int, room: int) -> Any:
-    """``n`` elements from ``start`` as float32: the memory itself where it is float32, else ``room``, filled.
+def single(address: int, kind: int, start: int, n: int, room: int) -> int:
+    """Where ``n`` elements from ``start`` lie as float32: in memory where they are, else in ``room``.
 
     Args:
         address: Of the first element of the tensor.
@@ -143,8 +143,7 @@ def floats(address: int, kind: int, start: int, n: int, room: int) -> Any:
         room: Address of room for that many float32.
     """
     if kind == FLOAT32:
-        return numbers_at(address + 4 * start, n)
-    single = numbers_at(room, n)
+        return np.int64(address + 4 * start)
     if kind != ABSENT:
         half, bits = (
             carray(_pointer(address + 2 * start), (n,), np.uint16),
@@ -154,8 +153,8 @@ def floats(address: int, kind: int, start: int, n: int, room: int) -> Any:
             for i in range(n):
                 bits[i] = np.int32(half[i]) << 16
         else:
-            _widen(half, n, single, bits)
-    return single
+            _widen(half, n, floats(room, n), bits)
+    return np.int64(room)  # one type, for the compiler
 
 
 @exactly
@@ -172,24 +171,24 @@ def _widen(half: Any, n: int, room: Any, bits: Any) -> None:
 
 @exactly
 def doubles(address: int, kind: int, start: int, n: int, room: Any, narrow: int) -> None:
-    """``n`` elements from ``start`` into ``room``, float64; ``narrow`` is as ``room`` in `floats`."""
+    """``n`` elements from ``start`` into ``room``, float64; ``narrow`` is as ``room`` in `single`."""
     if kind == FLOAT64:
         wide = doubles_at(address + 8 * start, n)
         for i in range(n):
             room[i] = wide[i]
     else:
-        single = floats(address, kind, start, n, narrow)
+        narrowed = floats(single(address, kind, start, n, narrow), n)
         for i in range(n):
-            room[i] = np.float64(single[i])
+            room[i] = np.float64(narrowed[i])
 
 
 @exactly
 def gather(address: int, kind: int, start: int, n: int, stride: int, room: Any) -> None:
     """``n`` elements from ``start``, each ``stride`` after the last, into ``room``, float64."""
     if kind == FLOAT32:
-        single = numbers_at(address + 4 * start, (n - 1) * stride + 1)
+        spread = floats(address + 4 * start, (n - 1) * stride + 1)
         for i in range(n):
-            room[i] = np.float64(single[i * stride])
+            room[i] = np.float64(spread[i * stride])
     else:
         for i in range(n):
             room[i] = _element(address, kind, start + i * stride)

@@ -23,6 +23,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     exactly,
     floats,
     larger,
+    single,
     smallest_normal,
 )
 from lightning_adapt.dynamics.engines.descriptors import (
@@ -80,37 +81,57 @@ def _floor_threshold(kinds: Any, numbers: Any) -> np.float32:
     return threshold
 
 
+Constants: Any = namedtuple(
+    "Constants",
+    (
+        *("correction", "eps", "rated", "constant", "of_m", "of_g", "pull", "decay", "has_m", "has_g", "rest"),
+        *("floor", "per_floor", "slope", "flat", "l2"),
+    ),
+)
+"""What a block is computed with, float32; the last five as `_block.moved` wants them."""
+
+
 @exactly
-def _constants(kinds: Any, numbers: Any, form: int) -> Any:
-    """What a block is computed with, float32.
+def _constants(kinds: Any, numbers: Any, form: int, mixed: bool) -> Any:
+    """The `Constants` of a row.
 
     Without a second moment the denominator is 1: v reads as 0, so epsilon is set to 1.
     """
     second = kinds[SLOT.second_moment] != 0
     applied = 1.0 if numbers[SCALAR.applied] != 0 else 0.0
     lr = numbers[SCALAR.lr]
-    rated, constant = (0.0, lr) if form & PRECONDITIONED else (lr, 0.0)
-    eps = numbers[SCALAR.eps] if second else 1.0
+    rated, constant = (0.0, lr * applied) if form & PRECONDITIONED else (lr * applied, 0.0)
+    correction, eps = numbers[SCALAR.second_moment_correction], numbers[SCALAR.eps]
+    if not second:
+        correction, eps = 1.0, 1.0
     decay = numbers[SCALAR.decay] * applied
     of_m, of_g = numbers[SCALAR.first_moment_factor], numbers[SCALAR.gradient_weight]
-    return (
-        np.float32(numbers[SCALAR.second_moment_correction]),
+    root = math.sqrt(correction)
+    floor = eps / root
+    factor = 1.0
+    if not mixed and kinds[SLOT.numerator] == 0:
+        factor = of_m if of_m != 0 else of_g
+    return Constants(
+        np.float32(correction),
         np.float32(eps),
-        np.float32(1 / eps if eps > 1e-30 else 1e30),
-        np.float32(rated * applied),
-        np.float32(constant * applied),
+        np.float32(rated),
+        np.float32(constant),
         np.float32(of_m),
         np.float32(of_g),
         np.float32(numbers[SCALAR.pull]),
         np.float32(decay),
-        np.float32(numbers[SCALAR.l2] * lr * applied),
         _ONE if of_m != 0 and applied != 0 else _ZERO,
         _ONE if of_g != 0 and applied != 0 else _ZERO,
         np.float32(1 - decay),
+        np.float32(floor),
+        np.float32(1 / floor if floor > 1e-30 else 1e30),
+        np.float32(rated / root * factor),
+        np.float32(constant * factor),
+        np.float32(numbers[SCALAR.l2] * lr / root * applied),
     )
 
 
-Plan: Any = namedtuple("Plan", ("threshold", "tiny", "low", "mixed", "decay", "l2", "constants"))
+Plan: Any = namedtuple("Plan", ("threshold", "tiny", "low", "mixed", "decay", "l2", "pushes", "constants"))
 Room: Any = namedtuple("Room", ("narrow", "found", "sound", "sums", "tops"))
 
 
@@ -120,7 +141,8 @@ def plan_of(kinds: Any, numbers: Any, form: int, suited: bool) -> Any:
 
     Returns:
         The largest second moment on the epsilon floor, the smallest normal number of its dtype, the larger of
-        the two, whether the numerator is a sum, both forms of decay (0 where no step was made), `_constants`.
+        the two, whether the numerator is a sum, both forms of decay (0 where no step was made), the slot that
+        is the numerator or, where that is a sum, may be a part of it, `Constants`.
     """
     threshold = _floor_threshold(kinds, numbers) if suited else _ZERO  # no end is sure for any eps
     tiny = np.float32(smallest_normal(kinds[SLOT.second_moment]))
@@ -129,7 +151,10 @@ def plan_of(kinds: Any, numbers: Any, form: int, suited: bool) -> Any:
     mixed = bool(both or numbers[SCALAR.l2] != 0)
     made = 1.0 if numbers[SCALAR.applied] != 0 else 0.0
     decay, l2 = numbers[SCALAR.decay] * made, numbers[SCALAR.l2] * made
-    return Plan(threshold, tiny, low, mixed, decay, l2, _constants(kinds, numbers, form))
+    pushes = SLOT.numerator
+    if not mixed and kinds[SLOT.numerator] == 0:
+        pushes = SLOT.first_moment if numbers[SCALAR.first_moment_factor] != 0 else SLOT.gradient
+    return Plan(threshold, tiny, low, mixed, decay, l2, pushes, _constants(kinds, numbers, form, mixed))
 
 
 @exactly
@@ -160,23 +185,35 @@ def _sweep(measured: bool, mixed: bool) -> Any:
     """Runs over a strip and notes the figures of each block.
 
     Nothing is decided on the way: whatever depends on a figure makes the processor wait for it, and memory,
-    which is what takes long, waits with it.
+    which is what takes long, waits with it. For the same reason what computes most runs first, while the
+    block comes from memory, and what only adds up second, when it lies in the nearest cache.
     """
-    figures = _block.figures(measured, mixed)
+    moved = _block.moved(measured, mixed)
 
     @exactly
-    def sweep(addresses: Any, kinds: Any, start: int, stop: int, constants: Any, room: Any) -> None:
+    def sweep(addresses: Any, kinds: Any, start: int, stop: int, plan: Any, room: Any) -> None:
         for i in range((stop - start + BLOCK - 1) // BLOCK):
             sums, tops = _found(room, i)
             sums[:], tops[:] = 0.0, -np.inf
-            first = start + i * BLOCK
-            for at in range(first, min(first + BLOCK, stop), PART):
-                n = min(PART, stop - at)
-                added, highest = figures(*_arrays(addresses, kinds, at, n, room.narrow), constants)
+            at = start + i * BLOCK
+            n = min(BLOCK, stop - at)
+            where = _whereabouts(addresses, kinds, at, n, room.narrow)
+            for part in range(0, n, PART):
+                few = min(PART, n - part)
+                p, b, g, m, _, v = _arrays(where, part, few)
+                s = floats(where[plan.pushes] + 4 * part, few)
+                added, highest = moved(p, b, g, m, s, v, plan.constants)
                 for k in range(len(added)):
                     sums[k] += added[k]
                 for k in range(len(highest)):
                     tops[k] = max(tops[k], highest[k])
+            for part in range(0, n, PART):
+                p, _, g, m, _, v = _arrays(where, part, min(PART, n - part))
+                added, highest = _block.sizes(p, g, m, v)
+                for k in range(len(added)):
+                    sums[SUM.parameter + k] += added[k]
+                for k in range(len(highest)):
+                    tops[TOP.gradient + k] = max(tops[TOP.gradient + k], highest[k])
 
     return sweep
 
@@ -189,15 +226,28 @@ def _found(room: Any, i: int) -> Any:
 
 
 @exactly
-def _arrays(addresses: Any, kinds: Any, at: int, n: int, narrow: int) -> Any:
+def _whereabouts(addresses: Any, kinds: Any, at: int, n: int, narrow: int) -> Any:
+    """Where ``n`` elements from ``at`` lie as float32, in the order of the slots: in the tensor, or widened."""
+    return (
+        single(addresses[0], kinds[0], at, n, narrow),
+        single(addresses[1], kinds[1], at, n, narrow + 4 * BLOCK),
+        single(addresses[2], kinds[2], at, n, narrow + 8 * BLOCK),
+        single(addresses[3], kinds[3], at, n, narrow + 12 * BLOCK),
+        single(addresses[4], kinds[4], at, n, narrow + 16 * BLOCK),
+        single(addresses[5], kinds[5], at, n, narrow + 20 * BLOCK),
+    )
+
+
+@exactly
+def _arrays(where: Any, at: int, n: int) -> Any:
     """Some of the parameter after the step, before it, gradient, first moment, numerator, second moment."""
     return (
-        floats(addresses[0], kinds[0], at, n, narrow),
-        floats(addresses[1], kinds[1], at, n, narrow + 4 * BLOCK),
-        floats(addresses[2], kinds[2], at, n, narrow + 8 * BLOCK),
-        floats(addresses[3], kinds[3], at, n, narrow + 12 * BLOCK),
-        floats(addresses[4], kinds[4], at, n, narrow + 16 * BLOCK),
-        floats(addresses[5], kinds[5], at, n, narrow + 20 * BLOCK),
+        floats(where[0] + 4 * at, n),
+        floats(where[1] + 4 * at, n),
+        floats(where[2] + 4 * at, n),
+        floats(where[3] + 4 * at, n),
+        floats(where[4] + 4 * at, n),
+        floats(where[5] + 4 * at, n),
     )
 
 
@@ -250,7 +300,7 @@ def _finite(kinds: Any, plan: Any, sums: Any, tops: Any) -> bool:
 def _has_counts(plan: Any, tops: Any) -> bool:
     """Whether a block has anything to count: a zero gradient, a low second moment, an update near nothing."""
     low = tops[TOP.gradient_negated] == _ZERO or -tops[TOP.second_negated] <= plan.low
-    return bool(low or tops[TOP.closest] >= _ZERO)
+    return bool(low or tops[TOP.closest_negated] >= _ZERO)
 
 
 @exactly
@@ -262,7 +312,7 @@ def _counts(x: Any, kinds: Any, numbers: Any, plan: Any, tops: Any) -> Any:
         idle, zero, subnormal, hits, untouched = _block.low(g, m, v, plan.threshold, plan.tiny)
         if kinds[SLOT.second_moment]:
             unclear = _ONE if _unclear(-tops[TOP.second_negated], zero, subnormal, kinds, numbers) else _ZERO
-    if tops[TOP.closest] >= _ZERO:
+    if tops[TOP.closest_negated] >= _ZERO:
         c = plan.constants
         if kinds[SLOT.before]:
             lost, doubt = _loses_mixed(*x, c) if plan.mixed else _loses(*x, c)
@@ -288,7 +338,7 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
         Elements in sound blocks; those of the others must be added the exact way.
     """
     kinds, numbers, _, _ = row
-    x = (addresses, kinds, start, stop, plan.constants, room)
+    x = (addresses, kinds, start, stop, plan, room)
     if kinds[SLOT.before]:
         _measured_mixed(*x) if plan.mixed else _measured(*x)
     else:
@@ -299,7 +349,8 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
         room.sound[i] = _finite(kinds, plan, sums, tops)
         if room.sound[i] and _has_counts(plan, tops):
             at = start + i * BLOCK
-            arrays = _arrays(addresses, kinds, at, min(BLOCK, stop - at), room.narrow)
+            n = min(BLOCK, stop - at)
+            arrays = _arrays(_whereabouts(addresses, kinds, at, n, room.narrow), 0, n)
             counts, room.sound[i] = _counts(arrays, kinds, numbers, plan, tops)
             if room.sound[i]:
                 for k in range(len(counts)):
@@ -328,7 +379,8 @@ def put(n: int, row: Any, plan: Any, sums: Any, tops: Any, out: Any) -> None:
     """
     kinds, numbers, form = row
     v_zero, untouched = sums[SUM.second_zero], sums[SUM.untouched]
-    second = kinds[SLOT.second_moment] != 0
+    second, correction = kinds[SLOT.second_moment] != 0, numbers[SCALAR.second_moment_correction]
+    root = math.sqrt(correction)
     out[FIGURE.numel] += n
     out[FIGURE.param_finite] += n
     out[FIGURE.param_square] += sums[SUM.parameter]
@@ -358,7 +410,7 @@ def put(n: int, row: Any, plan: Any, sums: Any, tops: Any, out: Any) -> None:
         slowest = _rate(tops[TOP.second], numbers)
         out[FIGURE.second_numel] += n
         out[FIGURE.second_finite] += n
-        out[FIGURE.second_hat] += sums[SUM.second] * numbers[SCALAR.second_moment_correction]
+        out[FIGURE.second_hat] += sums[SUM.second] * correction
         out[FIGURE.second_zero] += v_zero
         out[FIGURE.second_subnormal] += sums[SUM.subnormal] - v_zero
         out[FIGURE.second_moment_absmax] = max(out[FIGURE.second_moment_absmax], tops[TOP.second])
@@ -368,12 +420,12 @@ def put(n: int, row: Any, plan: Any, sums: Any, tops: Any, out: Any) -> None:
             out[FIGURE.floor_underflow] += v_zero - untouched
             out[FIGURE.floor_small] += sums[SUM.hits] - v_zero
             out[FIGURE.eps_share_numel] += n
-            out[FIGURE.eps_share] += sums[SUM.share] * numbers[SCALAR.eps]
+            out[FIGURE.eps_share] += sums[SUM.share] * numbers[SCALAR.eps] / root
         if kinds[SLOT.gradient]:
             out[FIGURE.rms_t_numel] += n
-            out[FIGURE.rms_t] += sums[SUM.rms_t]
+            out[FIGURE.rms_t] += sums[SUM.rms_t] / correction
         if form & HAS_SNR:
             out[FIGURE.snr_numel] += n - v_zero
-            out[FIGURE.snr] += sums[SUM.snr] * numbers[SCALAR.first_moment_correction]
+            out[FIGURE.snr] += sums[SUM.snr] * numbers[SCALAR.first_moment_correction] / root
     out[FIGURE.effective_lr_max] = max(out[FIGURE.effective_lr_max], fastest)
     out[FIGURE.effective_lr_negated_min] = max(out[FIGURE.effective_lr_negated_min], -slowest)
