@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -223,27 +222,27 @@ def test_what_the_kernel_cannot_read_is_left_to_eager(monkeypatch: pytest.Monkey
     assert list(packed.strides) == [STRIDE, 1, STRIDE]
 
 
-def test_one_pass_starts_no_thread_when_torch_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(cpu, "_threads", lambda number: pytest.fail("a thread"))
-    cpu.measure([adamw_row(*ordinary(_tasks.TASK + 5))])
+def _bits(kind: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """All 65,536 numbers of a dtype as the engine widens them, and as torch does."""
+    stored = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(dtype)
+    wide = np.zeros(1 << 16, np.float32)
+
+    @njit
+    def widen(address: int, room: int) -> int:
+        return _compiled.single(address, kind, 0, 1 << 16, room)
+
+    assert widen(stored.data_ptr(), wide.ctypes.data) == wide.ctypes.data
+    return wide, stored.float().numpy()
 
 
-@pytest.mark.usefixtures("small_tasks")
-def test_a_fault_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = threading.Event()
-
-    def run(*_: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            assert begun.wait(60)
-        else:
-            begun.set()
-            raise RuntimeError("in a thread")
-
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(cpu, "run", run)
-    with pytest.raises(RuntimeError, match="in a thread"):
-        cpu.measure([adamw_row(*ordinary(9000))])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(_compiled.BFLOAT16, torch.bfloat16), (_compiled.FLOAT16, torch.float16)], ids=str
+)
+def test_every_half_precision_number_is_widened_exactly(kind: int, dtype: torch.dtype) -> None:
+    wide, expected = _bits(kind, dtype)
+    np.testing.assert_array_equal(wide, expected)
+    number = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(wide[number]), np.signbit(expected[number]))
 
 
 def test_many_equal_numbers_are_added_without_drift() -> None:

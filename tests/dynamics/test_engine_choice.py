@@ -68,13 +68,13 @@ def test_where_no_folder_may_be_written_it_is_compiled_without_keeping(
 ) -> None:
     asked = []
 
-    def njit(**options: Any) -> Any:
+    def cfunc(_: Any, **options: Any) -> Any:
         asked.append(options.get("cache", False))
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(_pass, "njit", njit)
+    monkeypatch.setattr(_pass, "cfunc", cfunc)
     assert callable(_pass._compile("a version"))
     assert asked == [True, False]
 

@@ -67,8 +67,8 @@ def sizes(p: Any, g: Any, m: Any, v: Any) -> Any:
 def moved(measured: bool, mixed: bool) -> Any:
     """The pass that gives the sums and extremes of how a step moves, in the order of `SUM` and of `TOP`.
 
-    With ``r = sqrt(second_moment_correction)`` taken out of every element, it works on ``sqrt(v)`` instead of
-    ``sqrt(v_hat) = r * sqrt(v)``: ``share``, ``snr`` and the root of ``rms_t`` come out ``r`` times too large.
+    It works on ``sqrt(v)`` instead of ``sqrt(v_hat) = r * sqrt(v)``, where ``r`` is the root of the second
+    moment's correction: ``share``, ``snr`` and the root of ``rms_t`` come out ``r`` times too large.
     What it gives means something only where it is finite: it assumes that nothing is inf or NaN.
 
     Args:

@@ -25,6 +25,8 @@ BLOCK = 1024
 BLOCKS = 16
 STRIP = BLOCKS * BLOCK
 
+_INT, _FLOAT = ir.IntType(32), ir.FloatType()
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 ABSENT, FLOAT32, BFLOAT16, FLOAT16, FLOAT64 = range(5)
@@ -98,13 +100,34 @@ def following(_: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _from_bits(_: Any, bits: Any) -> Any:
-    """The float32 with these 32 bits."""
+def _from_bfloat16(_: Any, half: Any) -> Any:
+    """The float32 of which a bfloat16 (its bits, uint16) is the upper half."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(builder.trunc(arguments[0], ir.IntType(32)), ir.FloatType())
+        bits = builder.zext(arguments[0], _INT)
+        return builder.bitcast(builder.shl(bits, _INT(16)), _FLOAT)
 
-    return types.float32(types.int64), generate
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def _from_float16(_: Any, half: Any) -> Any:
+    """The float32 that a float16 (its bits, uint16) is.
+
+    Exponent and digits are moved to their places and scaled, which also makes subnormal numbers right; what
+    is then 2^16 or more was inf or NaN. In 32 bits all along, so that it vectorises.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = builder.zext(arguments[0], _INT)
+        moved = builder.bitcast(builder.shl(builder.and_(bits, _INT(0x7FFF)), _INT(13)), _FLOAT)
+        scaled = builder.bitcast(builder.fmul(moved, _FLOAT(2.0**112)), _INT)
+        beyond = builder.icmp_unsigned(">=", scaled, _INT(0x47800000))
+        whole = builder.select(beyond, builder.or_(scaled, _INT(0x7F800000)), scaled)
+        sign = builder.shl(builder.and_(bits, _INT(0x8000)), _INT(16))
+        return builder.bitcast(builder.or_(whole, sign), _FLOAT)
+
+    return types.float32(types.uint16), generate
 
 
 @exactly
@@ -132,7 +155,19 @@ def doubles_at(address: int, n: int) -> Any:
 
 
 @exactly
-def single(address: int, kind: int, start: int, n: int, room: int) -> int:
+def integers(address: int, n: int, each: int) -> Any:
+    """``n`` rows of int64 in memory."""
+    return carray(_pointer(address), (n, each), np.int64)
+
+
+@exactly
+def counts_at(address: int, place: int, n: int, width: int) -> Any:
+    """``n`` histograms of int32, the ``place``-th such group in memory."""
+    return carray(_pointer(address + 4 * place * n * width), (n, width), np.int32)
+
+
+@exactly
+def single(address: int, kind: int, start: int, n: int, room: int) -> Any:
     """Where ``n`` elements from ``start`` lie as float32: in memory where they are, else in ``room``.
 
     Args:
@@ -145,28 +180,14 @@ def single(address: int, kind: int, start: int, n: int, room: int) -> int:
     if kind == FLOAT32:
         return np.int64(address + 4 * start)
     if kind != ABSENT:
-        half, bits = (
-            carray(_pointer(address + 2 * start), (n,), np.uint16),
-            carray(_pointer(room), (n,), np.int32),
-        )
+        half, wide = carray(_pointer(address + 2 * start), (n,), np.uint16), floats(room, n)
         if kind == BFLOAT16:
             for i in range(n):
-                bits[i] = np.int32(half[i]) << 16
+                wide[i] = _from_bfloat16(half[i])
         else:
-            _widen(half, n, floats(room, n), bits)
+            for i in range(n):
+                wide[i] = _from_float16(half[i])
     return np.int64(room)  # one type, for the compiler
-
-
-@exactly
-def _widen(half: Any, n: int, room: Any, bits: Any) -> None:
-    """float16 to float32: move the bits, then scale, which also makes subnormal numbers right."""
-    for i in range(n):
-        bits[i] = (np.int32(half[i]) & 0x7FFF) << 13
-    for i in range(n):
-        wide = room[i] * np.float32(2.0**112)
-        if (half[i] & 0x7C00) == 0x7C00:
-            wide = np.float32(np.inf) if (half[i] & 0x3FF) == 0 else np.float32(np.nan)
-        room[i] = -wide if half[i] >= 0x8000 else wide
 
 
 @exactly
@@ -198,11 +219,5 @@ def gather(address: int, kind: int, start: int, n: int, stride: int, room: Any) 
 def _element(address: int, kind: int, i: int) -> float:
     if kind == FLOAT64:
         return float(doubles_at(address + 8 * i, 1)[0])
-    half = np.int64(carray(_pointer(address + 2 * i), (1,), np.uint16)[0])
-    if kind == BFLOAT16:
-        return np.float64(_from_bits(half << 16))
-    if (half & 0x7C00) == 0x7C00:
-        wide = np.inf if (half & 0x3FF) == 0 else np.nan
-    else:
-        wide = np.float64(_from_bits((half & 0x7FFF) << 13)) * 2.0**112
-    return -wide if half >= 0x8000 else wide
+    half = carray(_pointer(address + 2 * i), (1,), np.uint16)[0]
+    return np.float64(_from_bfloat16(half) if kind == BFLOAT16 else _from_float16(half))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import cfunc, types
+from numba.np.numpy_support import carray
 
-from lightning_adapt.dynamics.engines.cpu import _exact, _fast
+from lightning_adapt.dynamics.engines.cpu import _exact, _fast, _plan
 from lightning_adapt.dynamics.engines.cpu._block import ADDED, SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     ABSENT,
@@ -19,18 +22,24 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     SCALAR,
     SLOT,
     STRIP,
+    counts_at,
     doubles,
+    doubles_at,
     exactly,
     following,
     gather,
+    integers,
     smallest_normal,
 )
-from lightning_adapt.dynamics.engines.descriptors import SLOTS
-from lightning_adapt.dynamics.histograms import FloatArray, IntArray
+from lightning_adapt.dynamics.engines.cpu._team import Compiled, together
+from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
+from lightning_adapt.dynamics.engines.packed import FIGURES
+from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, FloatArray, IntArray
 
 _SLOTS = len(SLOTS)
 _WORTH = 4 * BLOCK  # elements: for less the fast way does not pay
 _FILLED = 8  # rows of what `_exact.elementwise` fills
+_HISTOGRAMS = len(HISTOGRAMS)
 
 
 @exactly
@@ -100,8 +109,8 @@ def _task(
     addresses: Any, start: int, stop: int, row: Any, kept: Any, fast: Any, exact: Any, out: Any
 ) -> None:
     """Measure the elements from ``start`` to ``stop`` of a row."""
-    suits = stop - start >= _WORTH and _fast.suits(*row[:3])
-    plan = _fast.plan_of(row[0], row[1], row[2], suits)
+    suits = stop - start >= _WORTH and _plan.suits(*row[:3])
+    plan = _plan.plan_of(row[0], row[1], row[2], suits)
     fast.sound[:], fast.sums[:], fast.tops[:] = False, 0.0, -np.inf
     covered = taken = 0
     for strip in range(start, stop, STRIP):
@@ -118,6 +127,38 @@ def _task(
         _fast.put(covered, row[:3], plan, fast.sums, fast.tops, out[0])
 
 
+JOB: Any = namedtuple(
+    "JOB",
+    "cursor pieces tasks addresses kinds numbers forms strides figures counts "
+    "n_pieces n_tasks n_rows n_places",
+)
+"""What `run` is given: addresses of arrays, then sizes."""
+_JOB: Any = JOB(*range(len(JOB._fields)))
+
+
+@exactly
+def _pieces(job: Any, room: Any) -> None:
+    """Measure pieces of rows until none is left that no other thread has taken."""
+    narrow, kept, found, exact, fast = room
+    pieces = integers(job[_JOB.pieces], job[_JOB.n_pieces], 2)
+    tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], 4)
+    rows = job[_JOB.n_rows]
+    addresses, kinds = integers(job[_JOB.addresses], rows, _SLOTS), integers(job[_JOB.kinds], rows, _SLOTS)
+    forms, strides = integers(job[_JOB.forms], rows, 1), integers(job[_JOB.strides], rows, 1)
+    piece = following(job[_JOB.cursor])
+    while piece < len(pieces):
+        for task in range(pieces[piece, 0], pieces[piece, 1]):
+            index, start, stop, place = tasks[task]
+            narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
+            numbers = doubles_at(job[_JOB.numbers] + 8 * index * len(SCALARS), len(SCALARS))
+            row = (kinds[index], numbers, forms[index, 0], strides[index, 0])
+            found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
+            figures = doubles_at(job[_JOB.figures] + 8 * task * FIGURES, FIGURES)
+            counts = counts_at(job[_JOB.counts], place, _HISTOGRAMS, WIDTH)
+            _task(addresses[index], start, stop, row, kept, fast, exact, (figures, counts))
+        piece = following(job[_JOB.cursor])
+
+
 def _compile(version: str) -> Any:
     """The outermost function, which is kept on disk; all others are compiled into it.
 
@@ -125,18 +166,7 @@ def _compile(version: str) -> Any:
         version: Of every source compiled into it: Numba itself would only look at this file.
     """
 
-    def run(
-        cursor: int,
-        pieces: Any,
-        tasks: Any,
-        addresses: Any,
-        kinds: Any,
-        numbers: Any,
-        forms: Any,
-        strides: Any,
-        figures: Any,
-        counts: Any,
-    ) -> None:
+    def run(address: Any) -> None:
         len(version)  # what a function closes over is part of its key on disk
         narrow, kept = np.zeros((_SLOTS, BLOCK), np.float32), np.zeros((_SLOTS, BLOCK))
         wide, filled = np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK))
@@ -145,20 +175,13 @@ def _compile(version: str) -> Any:
         fast = _fast.Room(
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
         )
-        piece = following(cursor)
-        while piece < len(pieces):
-            for task in range(pieces[piece, 0], pieces[piece, 1]):
-                index, start, stop, place = tasks[task]
-                narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
-                row = (kinds[index], numbers[index], forms[index], strides[index])
-                found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
-                _task(addresses[index], start, stop, row, kept, fast, exact, (figures[task], counts[place]))
-            piece = following(cursor)
+        _pieces(carray(address, (len(_JOB),), np.int64), (narrow, kept, found, exact, fast))
 
+    signature = types.void(types.voidptr)
     try:
-        return njit(nogil=True, error_model="numpy", cache=True)(run)
+        return cfunc(signature, error_model="numpy", cache=True)(run)
     except RuntimeError:  # there is no folder that may be written to
-        return njit(nogil=True, error_model="numpy")(run)
+        return cfunc(signature, error_model="numpy")(run)
 
 
 HERE = Path(__file__).parent
@@ -171,11 +194,12 @@ def version() -> str:
     return sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
-_run = _compile(version())
+@cache
+def _compiled() -> Compiled:
+    return Compiled(_compile(version()))
 
 
 def run(
-    cursor: IntArray,
     pieces: IntArray,
     tasks: IntArray,
     addresses: IntArray,
@@ -185,11 +209,11 @@ def run(
     strides: IntArray,
     figures: FloatArray,
     counts: npt.NDArray[np.int32],
+    threads: int,
 ) -> None:
-    """Measure pieces of rows until none is left that no other thread has taken.
+    """Measure all pieces of rows.
 
     Args:
-        cursor: Shape ``(1,)``: the next piece; the same array for all threads.
         pieces: Shape ``(pieces, 2)``: first task and end of each.
         tasks: Shape ``(tasks, 4)``: row, first element, end, which counts.
         addresses: Shape ``(rows, slots)``: of the first element of each tensor.
@@ -199,5 +223,10 @@ def run(
         strides: Shape ``(rows,)``: which elements the histograms count; 0 for none.
         figures: Shape ``(tasks, FIGURES)``: each task has figures of its own.
         counts: Shape ``(places, 3, WIDTH)``: no two pieces share a place.
+        threads: That share the work.
     """
-    _run(cursor.ctypes.data, pieces, tasks, addresses, kinds, numbers, forms, strides, figures, counts)
+    cursor = np.zeros(1, dtype=np.int64)  # the next piece
+    arrays = (cursor, pieces, tasks, addresses, kinds, numbers, forms, strides, figures, counts)
+    sizes = (len(pieces), len(tasks), len(addresses), len(counts))
+    job = np.array([*(array.ctypes.data for array in arrays), *sizes], dtype=np.int64)
+    together(_compiled(), job.ctypes.data, threads if len(pieces) > 1 else 1)
