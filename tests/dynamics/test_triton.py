@@ -14,6 +14,7 @@ from helpers.cases import Case, all_optimizers, train_rows
 from helpers.interpreter import hasten
 from packaging.version import Version
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adapt.dynamics import histograms
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
@@ -356,7 +357,7 @@ def test_rules_say_how_much_they_compute() -> None:
 def launches(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each kernel was launched."""
     counted: dict[str, int] = {}
-    for name in ("fetch_scalars", "measure_blocks", "merge_blocks"):
+    for name in ("begin", "measure_blocks", "merge_blocks"):
         kernel = getattr(engine, name)
 
         def run(*args: Any, _name: str = name, _run: Any = kernel.run, **kwargs: Any) -> Any:
@@ -369,6 +370,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 def test_launches_do_not_grow_with_the_rows(launches: dict[str, int]) -> None:
     engine.measure([_row(20, seed=seed) for seed in range(6)])
+    assert launches == {"begin": 1, "measure_blocks": 1, "merge_blocks": 1}
+    launches.clear()
+    engine.measure([_row(20)], histograms=False)
     assert launches == {"measure_blocks": 1, "merge_blocks": 1}
     launches.clear()
     rows = [
@@ -378,7 +382,34 @@ def test_launches_do_not_grow_with_the_rows(launches: dict[str, int]) -> None:
         replace(_row(30, dtype=BRAIN), applied=torch.tensor(1.0)),
     ]
     engine.measure(rows)
-    assert launches == {"fetch_scalars": 1, "measure_blocks": 2, "merge_blocks": 1}
+    assert launches == {"begin": 1, "measure_blocks": 2, "merge_blocks": 1}
+
+
+class _Operations(TorchDispatchMode):
+    """Notes torch's operations, but for those that only make memory or a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if not (func.is_view or name in ("empty", "detach", "lift_fresh")):
+            self.noted.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("scalars", [0, 2])
+def test_torch_launches_nothing_but_one_for_scalars(scalars: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("begin", "measure_blocks", "merge_blocks"):  # the interpreter itself uses torch
+        monkeypatch.setattr(getattr(engine, name), "run", lambda *_, **__: None)
+    rows = [_row(20, seed=seed) for seed in range(3)]
+    numbers = [torch.tensor(float(i), dtype=torch.float64) for i in range(scalars)]
+    with _Operations() as operations:
+        packed = engine.measure(rows)
+        packed.scalars = numbers
+        packed.buffer()
+    assert operations.noted == ["copy_"] + ["stack"] * (scalars > 0)  # the table is copied, by no kernel
 
 
 def test_only_what_changed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def test_a_reading_is_at_most_three_launches(
     from lightning_adapt.dynamics.engines import triton as engine
 
     launched: list[str] = []
-    for name in ("fetch_scalars", "measure_blocks", "merge_blocks"):
+    for name in ("begin", "measure_blocks", "merge_blocks"):
         kernel = getattr(engine, name)
 
         def run(*args: Any, _name: str = name, _run: Any = kernel.run, **kwargs: Any) -> Any:

@@ -69,6 +69,10 @@ MAXIMA: tuple[str, ...] = (
 FIGURES = len(COUNTS) + len(SUMS) + len(MAXIMA)
 
 
+#: Numbers of the step that fit behind the figures of a reading, see `Packed.together`.
+SPARE = 16
+
+
 @dataclass
 class Packed:
     """What an engine measured, still on the device.
@@ -79,21 +83,41 @@ class Packed:
         counts: Shape ``(rows, 3, WIDTH)``, int32, or ``None``.
         scalars: 0-dim device tensors that travel along (found_inf, loss scale, learning rates).
         strides: Which elements the counts of each row are of, see `sample_stride`; empty: all of them.
+        whole: The memory of ``figures`` and ``counts`` where they lie in one piece, from `together`.
     """
 
     figures: Tensor
     counts: Tensor | None
     scalars: Sequence[Tensor] = ()
     strides: Sequence[int] = ()
+    whole: Tensor | None = None
+
+    @classmethod
+    def together(cls, rows: int, device: torch.device, *, counts: bool) -> Packed:
+        """Room for ``rows`` in one piece, not filled, so that nothing has to be put together afterwards."""
+        size = rows * FIGURES * 8
+        end = size + (rows * len(HISTOGRAMS) * WIDTH * 4 if counts else 0)
+        whole = torch.empty(end + 8 * SPARE, dtype=torch.uint8, device=device)
+        figures = whole[:size].view(torch.float64).view(rows, FIGURES)
+        counted = whole[size:end].view(torch.int32).view(rows, len(HISTOGRAMS), WIDTH) if counts else None
+        return cls(figures, counted, whole=whole)
 
     def buffer(self) -> Tensor:
         """All of it as one flat uint8 tensor on the device."""
-        parts = [self.figures.reshape(-1).view(torch.uint8)]
-        if self.scalars:
-            like = self.figures
-            parts.append(torch.stack([s.to(like.device, like.dtype) for s in self.scalars]).view(torch.uint8))
+        like, given = self.figures, list(self.scalars)
+        if self.whole is not None and len(given) <= SPARE:
+            end = len(self.whole) - 8 * SPARE
+            if given:
+                size = like.itemsize * len(given)
+                room = self.whole[end : end + size].view(like.dtype)
+                torch.stack([s.to(like.device, like.dtype) for s in given], out=room)
+                end += size
+            return self.whole[:end]
+        parts = [like.reshape(-1).view(torch.uint8)]
         if self.counts is not None:
             parts.append(self.counts.reshape(-1).view(torch.uint8))
+        if given:
+            parts.append(torch.stack([s.to(like.device, like.dtype) for s in given]).view(torch.uint8))
         return torch.cat(parts)
 
 
@@ -128,11 +152,11 @@ class Layout:
         size = np.dtype(kind).itemsize
         split = self.rows * FIGURES * size
         figures = raw[:split].view(kind).reshape(self.rows, FIGURES).astype(np.float64)
-        scalars = raw[split : split + self.scalars * size].view(kind).tolist()
+        end = len(raw) - self.scalars * size
+        scalars = raw[end:].view(kind).tolist()
         counts = None
         if self.histograms:
-            counts = raw[split + self.scalars * size :].view(np.int32)
-            counts = counts.reshape(self.rows, len(HISTOGRAMS), WIDTH)
+            counts = raw[split:end].view(np.int32).reshape(self.rows, len(HISTOGRAMS), WIDTH)
         names = (*COUNTS, *SUMS)
         sums = dict(zip(names, figures.T[: len(names)], strict=True))
         maxima = dict(zip(MAXIMA, figures.T[len(names) :], strict=True))

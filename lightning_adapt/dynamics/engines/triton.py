@@ -1,9 +1,9 @@
 """The Triton engine: every tensor read once, one launch for all rows whose tensors have the same dtypes.
 
-A reading is at most three launches for a combination of dtypes: numbers that only the device knows are put
-into the table (only if there are any; once for all combinations), each block of 2^14 elements of each row is
-measured, blocks are merged into rows (once for all combinations). What goes to the device is one table of
-int64, in one asynchronous copy from pinned memory:
+A reading is three launches for a combination of dtypes, and one more for each further combination: counts
+are set to 0 and numbers that only the device knows are put into the table; each block of 2^14 elements of each
+row is measured (once for each combination); blocks are merged into rows, in the very memory that is copied to
+the host. What goes to the device is one table of int64, in one asynchronous copy from pinned memory:
 
 ====================  =======================  ===========================================================
 section               size                     sent
@@ -39,8 +39,8 @@ from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.descriptors import HAS_DECAY, SCALARS, SLOTS, Descriptor, describe
 from lightning_adapt.dynamics.engines.packed import FIGURES, Packed
-from lightning_adapt.dynamics.engines.triton_kernel import fetch_scalars, measure_blocks, merge_blocks
-from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, sample_stride
+from lightning_adapt.dynamics.engines.triton_kernel import begin, measure_blocks, merge_blocks
+from lightning_adapt.dynamics.histograms import sample_stride
 
 #: Elements of a block: what one program measures. Large, so that figures of blocks are few bytes beside the
 #: elements (0.2 % of them); small enough that 100 M elements are many more programs than run at a time.
@@ -208,14 +208,21 @@ def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Pa
     order = [place for places in groups.values() for place in places]
     table, on_device = _send([entries[place] for place in order], order, device)
     rows, blocks = len(entries), table.blocks
-    if on_device:
-        fetch: Any = fetch_scalars[(triton.cdiv(rows * len(SCALARS), 256),)]
-        fetch(table.device, rows, SIZE=256, enable_fp_fusion=True)
-    counts = (
-        torch.zeros(rows, len(HISTOGRAMS), WIDTH, dtype=torch.int32, device=device) if histograms else None
-    )
+    packed = Packed.together(rows, device, counts=histograms)
+    counts = packed.counts
+    size = 0 if counts is None else counts.numel()
+    if size or on_device:
+        start: Any = begin[(triton.cdiv(max(size, rows * len(SCALARS)), 1024),)]
+        start(
+            table.device,
+            table.device if counts is None else counts,
+            rows,
+            size,
+            FETCH=on_device,
+            SIZE=1024,
+            enable_fp_fusion=True,
+        )
     partials = torch.empty(FIGURES, blocks, dtype=torch.float64, device=device)
-    figures = torch.empty(rows, FIGURES, dtype=torch.float64, device=device)
     first, done = 0, 0
     for combination, places in groups.items():
         done += len(places)
@@ -225,8 +232,8 @@ def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Pa
             _launch_combination(table, partials, counts, (first, after), combination, has_l2)
         first = after
     merge: Any = merge_blocks[(rows, triton.cdiv(FIGURES, MERGED))]
-    merge(table.device, partials, figures, rows, blocks, SIZE=128, EACH=MERGED, enable_fp_fusion=True)
-    return Packed(figures, counts)
+    merge(table.device, partials, packed.figures, rows, blocks, SIZE=128, EACH=MERGED, enable_fp_fusion=True)
+    return packed
 
 
 def _launch_combination(

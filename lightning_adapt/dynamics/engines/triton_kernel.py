@@ -11,16 +11,21 @@ from lightning_adapt.dynamics.engines.triton_fast import fast
 from lightning_adapt.dynamics.engines.triton_wide import number
 
 
-@triton.jit(do_not_specialize=["rows"])
-def fetch_scalars(table, rows, SIZE: tl.constexpr):
-    """Put numbers that only the device knows into the table: fp64, or fp32 where the address is odd."""
+@triton.jit(do_not_specialize=["rows", "size"])
+def begin(table, counts, rows, size, FETCH: tl.constexpr, SIZE: tl.constexpr):
+    """Set ``size`` counts to 0, and put numbers that only the device knows into the table.
+
+    Those are fp64, or fp32 where the address is odd.
+    """
     at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    address = tl.load(table + rows * n.SCALARS + at, mask=at < rows * n.SCALARS, other=0)
-    narrow, there = (address & 1) == 1, address != 0
-    short = tl.load((address - 1).to(tl.pointer_type(tl.float32)), mask=there & narrow, other=0.0)
-    long = tl.load(address.to(tl.pointer_type(tl.float64)), mask=there & (narrow == 0), other=0.0)
-    values = table.to(tl.pointer_type(tl.float64), bitcast=True) + at
-    tl.store(values, tl.where(narrow, short.to(tl.float64), long), mask=there)
+    tl.store(counts + at, tl.zeros([SIZE], tl.int32), mask=at < size)
+    if FETCH:
+        address = tl.load(table + rows * n.SCALARS + at, mask=at < rows * n.SCALARS, other=0)
+        narrow, there = (address & 1) == 1, address != 0
+        short = tl.load((address - 1).to(tl.pointer_type(tl.float32)), mask=there & narrow, other=0.0)
+        long = tl.load(address.to(tl.pointer_type(tl.float64)), mask=there & (narrow == 0), other=0.0)
+        values = table.to(tl.pointer_type(tl.float64), bitcast=True) + at
+        tl.store(values, tl.where(narrow, short.to(tl.float64), long), mask=there)
 
 
 @triton.jit(do_not_specialize=["rows", "blocks", "first_block"])
