@@ -12,9 +12,9 @@ from typing import Any
 
 from lightning_adapt._text import printable
 from lightning_adapt.dynamics.statistics import BY_NAME
-from lightning_adapt.views.report.bundle import bundle
 from lightning_adapt.views.report.words import WORST_COLUMNS, Values, cell, clipped, facts, grouped, judged
 from lightning_adapt.views.tab import static_files
+from lightning_adapt.views.tab.bundle import bundle
 
 _STATIC = Path(__file__).with_name("static")
 _FIRST_FINDINGS, _NAMED, _MOST_FINDINGS = 10, 4, 500
@@ -30,7 +30,7 @@ def html(summaries: Sequence[Values], bodies: Sequence[bytes]) -> str:
     Raises:
         FileNotFoundError: If plotly is not installed.
     """
-    scripts = [static_files.plotly_js().read_text(encoding="utf-8"), _script()]
+    scripts = [static_files.content(static_files.PLOTLY).decode(), _script()]
     style = (static_files.FOLDER / "style.css").read_text(encoding="utf-8")
     style += (_STATIC / "report.css").read_text(encoding="utf-8")
     title = ", ".join(dict.fromkeys(str(summary["run"]) for summary in summaries))

@@ -19,6 +19,7 @@ from lightning_adapt.views.tab.faults import Unknown
 from lightning_adapt.views.tab.loader import PLUGIN_NAME
 
 _JSON = "application/json"
+_YEAR = 365 * 24 * 3600
 _logger = logging.getLogger(__name__)
 Answer = Callable[[wrappers.Request], wrappers.Response]
 
@@ -36,10 +37,13 @@ class DynamicsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return False
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
-        """Name of the tab, and its first module."""
+        """Name of the tab, and its module; asked for as soon as somebody opens TensorBoard."""
+        static_files.prepare()
         # The page follows a running training by itself: TensorBoard's reload would lose the selection.
         return base_plugin.FrontendMetadata(
-            es_module_path="/static/index.js", tab_name="Optimizer dynamics", disable_reload=True
+            es_module_path=f"/static/{static_files.ENTRY}?v={static_files.version()}",
+            tab_name="Optimizer dynamics",
+            disable_reload=True,
         )
 
     def get_plugin_apps(self) -> Mapping[str, Any]:
@@ -61,14 +65,15 @@ class DynamicsPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def _static(self, request: wrappers.Request) -> wrappers.Response:
         name = request.path.rpartition("/static/")[2]
-        if name not in static_files.names():
-            raise NotFound(unknown_name("file", name, static_files.names()))
+        if name not in static_files.NAMES:
+            raise NotFound(unknown_name("file", name, static_files.NAMES))
+        same = request.args.get("v") == static_files.version()
         return _respond(
             request,
             static_files.compressed(name),
             static_files.content_type(name),
             content_encoding="gzip",
-            expires=3600 if name == static_files.PLOTLY else 0,
+            expires=_YEAR if same else 0,
         )
 
     def _catalogue(self, request: wrappers.Request) -> wrappers.Response:

@@ -47,8 +47,8 @@ def page(browser: Any) -> Iterator[Any]:
         elif name == "start.js":
             route.fulfill(path=START, content_type="text/javascript")
         elif name == static_files.PLOTLY:
-            route.fulfill(path=static_files.plotly_js(), content_type="text/javascript")
-        elif name not in static_files.names():
+            route.fulfill(body=static_files.content(name), content_type="text/javascript")
+        elif not (static_files.FOLDER / name).is_file():
             route.fulfill(status=404)
         else:
             route.fulfill(path=static_files.FOLDER / name, content_type=static_files.content_type(name))

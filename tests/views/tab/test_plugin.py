@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as npst
 from tensorboard.backend import application
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client, TestResponse
 
 from lightning_adapt.dynamics import COLUMNS
@@ -222,21 +223,30 @@ def test_a_missing_chart_library_is_told(asked: Asked, monkeypatch: pytest.Monke
 
 
 def test_files_are_served_as_what_they_are(asked: Asked):
-    for name in static_files.names():
+    for name in static_files.NAMES:
         answer = asked.get(f"static/{name}")
         assert answer.status_code == 200
         assert answer.mimetype == ("text/css" if name.endswith(".css") else "text/javascript")
-        expected = static_files.plotly_js() if name == static_files.PLOTLY else static_files.FOLDER / name
-        assert answer.data == expected.read_bytes()
+        assert answer.data == static_files.content(name)
 
 
-def test_no_module_reaches_out(asked: Asked):
-    for name in static_files.names():
-        if name != static_files.PLOTLY:
-            text = (static_files.FOLDER / name).read_text()
-            assert "http" not in text.replace("HttpSource", "").replace("//docs", ""), name
-            assert "innerHTML" not in text
-            assert "insertAdjacentHTML" not in text
+def test_a_file_is_kept_by_the_browser_as_long_as_it_stays_the_same(asked: Asked, monkeypatch: Any):
+    address = DynamicsLoader().load(TBContext()).frontend_metadata().es_module_path
+    query = address.removeprefix("/static/index.js?v=")
+    for name in static_files.NAMES:
+        assert "max-age=31536000" in asked.get(f"static/{name}", v=query).headers["Cache-Control"]
+        assert "no-cache" in asked.get(f"static/{name}").headers["Cache-Control"]
+        assert "no-cache" in asked.get(f"static/{name}", v="another").headers["Cache-Control"]
+    monkeypatch.setattr(static_files, "version", lambda: "newer")
+    assert "no-cache" in asked.get("static/index.js", v=query).headers["Cache-Control"]
+
+
+def test_no_module_reaches_out():
+    for path in static_files.FOLDER.iterdir():
+        text = path.read_text()
+        assert "http" not in text.replace("HttpSource", "").replace("//docs", ""), path.name
+        assert "innerHTML" not in text
+        assert "insertAdjacentHTML" not in text
 
 
 def test_a_resumed_run_and_changed_rows_read_like_read_dynamics(tmp_path: Path):

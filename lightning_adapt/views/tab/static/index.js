@@ -1,16 +1,19 @@
-// What TensorBoard loads into the frame of the tab.
+// What TensorBoard loads into the frame of the tab, with all that it imports in one file.
 
 import { App } from "./app.js";
 import { drawAfter } from "./charts.js";
 import { h } from "./dom.js";
 import { HttpSource } from "./source.js";
 
+// The address of this module names a version, which the browser may keep; the other files are of the same.
+const { search } = new URL(import.meta.url);
+
 /** TensorBoard calls this once. */
 export async function render() {
   document.documentElement.lang = "en";
   document.title = "Optimizer dynamics";
-  document.head.append(h("link", { rel: "stylesheet", href: "./static/style.css" }));
-  const library = script("./static/plotly.min.js").catch(withoutCharts);
+  const library = script(`./static/plotly.min.js${search}`).catch(withoutCharts);
+  document.head.append(h("link", { rel: "stylesheet", href: `./static/style.css${search}` }));
   drawAfter(library);
   await new App(new HttpSource(), document.body).start();
 }

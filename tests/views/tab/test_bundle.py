@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from lightning_adapt.views.report.bundle import bundle
 from lightning_adapt.views.report.page import _STATIC
+from lightning_adapt.views.tab.bundle import as_module, bundle
+from lightning_adapt.views.tab.static_files import FOLDER
 
 
 def test_every_module_of_the_front_end_is_there_once_and_after_what_it_needs():
@@ -32,3 +34,11 @@ def test_what_would_end_the_script_is_refused(tmp_path: Path):
     file.write_text('export const x = "</script>";\n')
     with pytest.raises(ValueError, match="must not hold '</script'"):
         bundle(file)
+
+
+def test_a_module_exports_what_its_first_file_does_and_needs_no_other():
+    text = as_module(FOLDER / "index.js")
+    assert text.splitlines()[-1] == 'export const { render } = modules["index.js"];'
+    assert not re.search(r"^import\b", text, re.M)
+    for path in FOLDER.glob("*.js"):
+        assert text.count(f'modules["{path.name}"] = ') == 1
