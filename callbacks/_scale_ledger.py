@@ -24,10 +24,10 @@ MOST_WAITING = 256
 
 @dataclass
 class _Step:
-    """One announced step: the scale it used, and whether it was skipped (``None``: not known yet)."""
+    """One announced step: the scale it used, and whether it was skipped, which a step undoes."""
 
     scale: Scalar
-    skipped: Scalar | None = None
+    skipped: Scalar = 1.0
 
 
 @dataclass
@@ -110,8 +110,6 @@ class ScaleLedger:
         step, self._open = self._open, None
         if step is None or nothing:
             return False
-        if step.skipped is None:
-            step.skipped = 1.0
         self._steps.append(step)
         if len(self._steps) >= MOST_WAITING:
             self.send(None)
@@ -124,7 +122,7 @@ class ScaleLedger:
             about: Comes back in the `Report`; ``None`` asks for none.
         """
         steps, self._steps = self._steps, []
-        values = [step.scale for step in steps] + [step.skipped or 0.0 for step in steps] + [self._scale()]
+        values = [step.scale for step in steps] + [step.skipped for step in steps] + [self._scale()]
         self._sent.append((Numbers(values), about))
 
     def collect(self, *, wait: bool = False) -> Iterator[Report]:

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from lightning_adapt.callbacks import LossScaleMonitor
+from lightning_adapt.callbacks._guard import Guard
 from lightning_adapt.callbacks._numbers import Numbers
 from lightning_adapt.callbacks._scale_ledger import ScaleLedger
 
@@ -230,3 +231,32 @@ def test_nothing_is_read_on_the_host_before_it_is_sent(monkeypatch: pytest.Monke
 def test_bad_arguments_are_told() -> None:
     with pytest.raises(ValueError, match="`every_n_steps` must be a whole number of at least 1, got 0"):
         LossScaleMonitor(0)
+
+
+class _Unread(Tensor):
+    """Stands for a tensor on a device: who asks whether it is 0 waits for the device."""
+
+    def __bool__(self) -> bool:
+        pytest.fail("the device would be waited for")
+
+
+class _Fused(torch.optim.SGD):
+    """Is told what the scaler found, as a fused optimizer is, and does not step."""
+
+    found_inf: Tensor
+
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None
+
+
+def test_what_a_fused_step_found_is_sent_without_being_read() -> None:
+    optimizer = _Fused([torch.nn.Parameter(torch.ones(2))])
+    optimizer.found_inf = torch.tensor(0.0).as_subclass(_Unread)
+    ledger = ScaleLedger([optimizer], lambda: 1024.0, {}, Guard("test", strict=True))
+    ledger.announced()
+    optimizer.step()
+    ledger.over()
+    ledger.send({})
+    ledger.detach()
+    (report,) = ledger.collect(wait=True)
+    assert (report.recent_steps, report.recent_skips) == (1, 0)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,13 @@ from lightning_adapt.dynamics.engines.cpu import _team
 from lightning_adapt.dynamics.engines.cpu._compiled import following
 
 needs_team = pytest.mark.skipif(_team._team() is None, reason="torch's threads are not libgomp's")
+
+
+class _InPython(_team.Compiled):
+    """In its place a function of Python, which only the pool can call."""
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self._call = function
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +83,14 @@ def test_a_fault_in_a_thread_of_the_pool_is_raised(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(_team, "_team", _team._no_team)
     with pytest.raises(RuntimeError, match="in a thread"):
-        _team.together(run, 0, 2)  # type: ignore[arg-type]
+        _team.together(_InPython(run), 0, 2)
 
 
 def test_one_thread_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_team", "_pool"):
         monkeypatch.setattr(_team, name, lambda *_: pytest.fail("another thread"))
     called: list[int] = []
-    _team.together(called.append, 7, 1)  # type: ignore[arg-type]
+    _team.together(_InPython(called.append), 7, 1)
     assert called == [7]
 
 

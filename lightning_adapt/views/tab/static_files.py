@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock, Thread
 
 from lightning_adapt.views.tab.bundle import as_module
-from lightning_adapt.views.tab.library import lighter
+from lightning_adapt.views.tab.lighter_plotly import lighter
 
 FOLDER = Path(__file__).with_name("static")
 ENTRY, STYLE, PLOTLY = "index.js", "style.css", "plotly.min.js"

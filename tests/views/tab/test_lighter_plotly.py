@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from lightning_adapt.views.tab import static_files
-from lightning_adapt.views.tab.library import lighter
+from lightning_adapt.views.tab.lighter_plotly import lighter
 
 START = b"(function(r, f) {f()} (self ? self : this, () => {\n"
 HEAT = b'aa=W((e,t)=>{"use strict";t.exports={moduleType:"trace",name:"heatmap",plot:p()}});'
