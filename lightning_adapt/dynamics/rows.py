@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepView, as_real
+from lightning_adapt.dynamics.canonical import (
+    CanonicalStep,
+    DeviceSteps,
+    Row,
+    Scalar,
+    StepView,
+    as_real,
+)
 from lightning_adapt.dynamics.engines import default_chunk
 from lightning_adapt.dynamics.pieces import any_sparse, cut
 from lightning_adapt.dynamics.table import RowInfo
@@ -86,27 +93,34 @@ def members(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[
     return sorted(found.values(), key=lambda m: order.get(id(m.parameter), len(order)))
 
 
-def step_counts(optimizer: torch.optim.Optimizer, fallback: int) -> dict[int, Scalar]:
+def step_counts(
+    optimizer: torch.optim.Optimizer, fallback: int
+) -> tuple[dict[int, Scalar], dict[int, tuple[DeviceSteps, int]]]:
     """Each parameter's own step count by ``id``, without one host read a parameter.
 
     Counts kept on the host are read with a single call; those on a device stay there.
+
+    Returns:
+        The counts, and for those on a device all that lie there, and which of these it is.
     """
     counts: dict[int, Scalar] = {}
-    host: dict[int, Tensor] = {}
+    kept: dict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             step = optimizer.state[parameter].get("step") if parameter in optimizer.state else None
-            if not isinstance(step, Tensor):
-                counts[id(parameter)] = float(fallback if step is None else step)
-            elif step.device.type == "cpu":
-                host[id(parameter)] = step
+            if isinstance(step, Tensor):
+                kept.setdefault((step.device, step.dtype), {})[id(parameter)] = step.reshape(())
             else:
-                counts[id(parameter)] = step.double() if step.device.type != "mps" else step.float()
-    if host:
-        alike = len({step.dtype for step in host.values()}) == 1
-        steps = list(host.values()) if alike else [step.double() for step in host.values()]
-        counts |= zip(host, map(float, torch.stack(steps).tolist()), strict=True)
-    return counts
+                counts[id(parameter)] = float(fallback if step is None else step)
+    together: dict[int, tuple[DeviceSteps, int]] = {}
+    for (device, _), steps in kept.items():
+        if device.type == "cpu":
+            counts |= zip(steps, map(float, torch.stack(list(steps.values())).tolist()), strict=True)
+        else:
+            shared = DeviceSteps(list(steps.values()))
+            counts |= zip(steps, shared.each, strict=True)
+            together |= {key: (shared, index) for index, key in enumerate(steps)}
+    return counts, together
 
 
 def build_rows(
@@ -127,7 +141,7 @@ def build_rows(
     Yields:
         Rows; a large parameter for which tensors have to be made comes in pieces, see `Row.continues`.
     """
-    rule, counts = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
+    rule, (counts, together) = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
     for member in parameters:
         parameter = member.parameter
         view = StepView(
@@ -138,6 +152,7 @@ def build_rows(
             step=counts[id(parameter)],
             before=None if now.before is None else now.before.get(id(parameter)),
             remembered=now.remembered.get(id(parameter), {}),
+            together=together.get(id(parameter)),
         )
         in_pieces = member.info.name not in whole and _in_pieces(rule, view)
         size = default_chunk(parameter.device) if in_pieces else parameter.numel() * 2  # complex is two

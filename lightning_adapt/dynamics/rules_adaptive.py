@@ -28,10 +28,10 @@ def _decay(group: Any, *, decoupled: bool) -> dict[str, Any]:
 @register_rule(torch.optim.Adam, reads="stored", exact=True)
 def adam(view: StepView) -> CanonicalStep:
     """Adam and AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019): ``m_hat / (sqrt(v_hat) + eps)``."""
-    group, t = view.group, view.step
+    group = view.group
     beta1, beta2 = group["betas"]
     second = view.state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
-    correction1 = 1 / (1 - beta1**t)
+    correction1 = view.bias_correction(beta1)
     return CanonicalStep(
         lr=group["lr"],
         first_moment=view.state["exp_avg"],
@@ -39,7 +39,7 @@ def adam(view: StepView) -> CanonicalStep:
         first_moment_correction=correction1,
         maximize=group.get("maximize", False),
         second_moment=second,
-        second_moment_correction=1 / (1 - beta2**t),
+        second_moment_correction=view.bias_correction(beta2),
         eps=view.eps(second),
         **_decay(group, decoupled=group.get("decoupled_weight_decay", False)),
     )
@@ -69,11 +69,11 @@ def nadam(view: StepView) -> CanonicalStep:
         lr=group["lr"],
         first_moment=view.state["exp_avg"],
         first_moment_factor=mu_next / (1.0 - product * mu_next),
-        first_moment_correction=1 / (1 - beta1**t),
+        first_moment_correction=view.bias_correction(beta1),
         gradient_factor=(1.0 - mu) / (1.0 - product),
         maximize=group.get("maximize", False),
         second_moment=second,
-        second_moment_correction=1 / (1 - beta2**t),
+        second_moment_correction=view.bias_correction(beta2),
         eps=view.eps(second),
         **_decay(group, decoupled=group.get("decoupled_weight_decay", False)),
     )
@@ -100,7 +100,7 @@ def radam(view: StepView) -> CanonicalStep:
     else:
         adaptive = float(rho > 5)
         lr = group["lr"] * (math.sqrt(rectified) if rho > 5 else 1.0)
-    correction1 = 1 / (1 - beta1**t)
+    correction1 = view.bias_correction(beta1)
     second = view.state["exp_avg_sq"]
     return CanonicalStep(
         lr=lr,
@@ -138,8 +138,8 @@ def sparse_adam(view: StepView) -> CanonicalStep:
 @register_rule(torch.optim.Adamax, reads="stored", exact=True)
 def adamax(view: StepView) -> CanonicalStep:
     """Adamax (Kingma & Ba 2015): ``exp_inf = max(beta2 · u, |g| + eps)`` is the whole denominator."""
-    group, t = view.group, view.step
-    correction1 = 1 / (1 - group["betas"][0] ** t)
+    group = view.group
+    correction1 = view.bias_correction(group["betas"][0])
     second = view.state["exp_inf"]
     return CanonicalStep(
         lr=group["lr"],

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.operations import Operations
 from helpers.runs import Observed, scaler_for, trainer_for
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningCLI
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adapt.callbacks import FusedMixedPrecision
 from lightning_adapt.recipes import registry
@@ -144,33 +144,21 @@ def test_a_skipped_or_poisoned_step(precision: str) -> None:
     assert not hasattr(trainer.optimizers[0], "grad_scale")
 
 
-class _Watching(TorchDispatchMode):
-    """Notes the operation behind `.item()`, `bool(tensor)` and `float(tensor)`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.waited += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
 class _Waits(Callback):
     """Counts reads on the host between the closure and the end of the optimizer's step."""
 
     def __init__(self) -> None:
         self.waited = 0
-        self._watching: _Watching | None = None
+        self._watching: Operations | None = None
 
     def on_before_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self._watching = _Watching()
+        self._watching = Operations()
         self._watching.__enter__()
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         assert self._watching is not None
         self._watching.__exit__(None, None, None)
-        self.waited += self._watching.waited
+        self.waited += self._watching.calls["_local_scalar_dense"]
 
 
 @pytest.mark.parametrize("algorithm", CLIPPING)

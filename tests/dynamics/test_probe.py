@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import tracemalloc
 import weakref
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.cases import OPTIMIZERS, Case
+from helpers.operations import Operations
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -141,19 +141,6 @@ def test_gradient_scaler_in_a_plain_loop(fused: bool | None) -> None:
     assert len(list(reference.parameters())) == len(table.rows)
 
 
-class _Counter(TorchDispatchMode):
-    """Counts operations that read a number on the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls[func.overloadpacket.__name__] += 1
-        self.calls[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("cls", [torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.ASGD])
 @pytest.mark.parametrize("layers", [2, 40])
 def test_one_copy_and_no_host_read_a_reading(
@@ -170,7 +157,7 @@ def test_one_copy_and_no_host_read_a_reading(
     probe.arm()
     optimizer.step()
     probe.steps += 1
-    with _Counter() as counter:
+    with Operations() as operations:
         probe._measure()
     # These read a number on the host, or (where with a number) bring one to the device.
     for call in (
@@ -180,7 +167,7 @@ def test_one_copy_and_no_host_read_a_reading(
         "aten.where.ScalarSelf",
         "aten.where.ScalarOther",
     ):
-        assert counter.calls[call] == 0, call
+        assert operations.calls[call] == 0, call
     assert len(copies) == 1
     assert copies[0].dim() == 1
     assert len(probe.collect(wait=True)) == 1

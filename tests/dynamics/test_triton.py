@@ -12,9 +12,9 @@ import pytest
 import torch
 from helpers.cases import Case, all_optimizers, train_rows
 from helpers.interpreter import hasten
+from helpers.operations import Operations
 from packaging.version import Version
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adapt.dynamics import histograms
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
@@ -43,8 +43,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 64 elements, fp32 tiles of 16, float64 tiles of 32: the smallest tensors use all paths."""
     hasten(monkeypatch)
     monkeypatch.setattr(engine, "BLOCK", 64)
+    monkeypatch.setattr(engine, "COUNTED_BLOCK", 64)
     monkeypatch.setattr(engine, "TILE_OF_ONE", 4)
     monkeypatch.setattr(engine, "WIDE", 32)
+    monkeypatch.setattr(engine, "COUNTED", 32)
     monkeypatch.setattr(engine, "MERGED", 64)
     monkeypatch.setattr(engine, "_tables", {})
 
@@ -385,31 +387,17 @@ def test_launches_do_not_grow_with_the_rows(launches: dict[str, int]) -> None:
     assert launches == {"begin": 1, "measure_blocks": 2, "merge_blocks": 1}
 
 
-class _Operations(TorchDispatchMode):
-    """Notes torch's operations, but for those that only make memory or a view."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.noted: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if not (func.is_view or name in ("empty", "detach", "lift_fresh")):
-            self.noted.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("scalars", [0, 2])
 def test_torch_launches_nothing_but_one_for_scalars(scalars: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("begin", "measure_blocks", "merge_blocks"):  # the interpreter itself uses torch
         monkeypatch.setattr(getattr(engine, name), "run", lambda *_, **__: None)
     rows = [_row(20, seed=seed) for seed in range(3)]
     numbers = [torch.tensor(float(i), dtype=torch.float64) for i in range(scalars)]
-    with _Operations() as operations:
+    with Operations() as operations:
         packed = engine.measure(rows)
         packed.scalars = numbers
         packed.buffer()
-    assert operations.noted == ["copy_"] + ["stack"] * (scalars > 0)  # the table is copied, by no kernel
+    assert operations.computed == ["copy_"] + ["stack"] * (scalars > 0)  # the table is copied, by no kernel
 
 
 def test_only_what_changed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +405,7 @@ def test_only_what_changed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     copy = engine._copy
     monkeypatch.setattr(engine, "_copy", lambda words, table: (sent.append(len(words)), copy(words, table)))
     rows = [_row(20), _row(70)]
-    numbers, addresses, facts = 2 * 2 * len(SCALARS), 2 * 8, 2 * 5 + 3
+    numbers, addresses, facts = 2 * 2 * len(SCALARS), 2 * 8, 2 * 6 + 3
     first = engine.measure(rows)
     again = engine.measure(rows)
     assert sent == [numbers + addresses + facts, numbers]
@@ -427,7 +415,7 @@ def test_only_what_changed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent[2:] == [numbers + addresses]
     assert torch.equal(first.figures, moved.figures)
     engine.measure([rows[1]])
-    assert sent[3] == numbers // 2 + addresses // 2 + 5 + 2
+    assert sent[3] == numbers // 2 + addresses // 2 + 6 + 2
 
 
 def test_tables_of_optimizers_that_are_gone_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

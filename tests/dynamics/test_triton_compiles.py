@@ -23,7 +23,7 @@ from lightning_adapt.dynamics.engines.triton_kernel import measure_blocks as ker
 
 state = getattr(tl, sys.argv[1])
 dtypes = [tl.float32, tl.float32, tl.float32, state, None, state, None, None]
-numbers = dict(FORM=CANONICAL | HAS_EPS | HAS_SNR, BLOCK=1 << 14, TILE=512, EACH=4, WIDE=128)
+numbers = dict(FORM=CANONICAL | HAS_EPS | HAS_SNR, TILE=512, EACH=4, WIDE=128, COUNTED=512)
 flags = dict(HAS_L2=False, ALIGNED=True, FAST=True, HISTOGRAMS=True)
 names = ["PARAMETER", "BEFORE", "GRADIENT", "FIRST", "NUMERATOR", "SECOND", "CENTERING", "RATE"]
 constants = dict(zip(names, dtypes)) | numbers | flags

@@ -11,8 +11,9 @@ section               size                     sent
 numbers of the rows   rows × `SCALARS`         always; bits of fp64
 their addresses       rows × `SCALARS`         always; 0 where the host knows the number
 addresses of tensors  rows × `SLOTS`           when a tensor has moved
-facts of the rows     rows × 5                 when shapes or dtypes change: elements, stride of the
-                                               histogram sample, row of the result, first block, blocks
+facts of the rows     rows × 6                 when shapes or dtypes change: elements, stride of the
+                                               histogram sample, row of the result, first block, blocks,
+                                               elements of a block
 row of each block     blocks                   with the facts
 ====================  =======================  ===========================================================
 
@@ -45,11 +46,15 @@ from lightning_adapt.dynamics.histograms import sample_stride
 #: Elements of a block: what one program measures. Large, so that figures of blocks are few bytes beside the
 #: elements (0.2 % of them); small enough that 100 M elements are many more programs than run at a time.
 BLOCK = 1 << 14
+#: The same of a row of which every element is counted, which takes far longer than measuring it.
+COUNTED_BLOCK = 1 << 11
 WARPS = 4
 #: Elements a program works on at a time, for each 16 bytes that a thread loads of the widest tensor.
 TILE_OF_ONE = 32 * WARPS
 #: The same in float64: one element a thread, for it needs twice the registers.
 WIDE = 32 * WARPS
+#: Elements that are counted at a time: two a thread, so that one does not wait for the arithmetic of each.
+COUNTED = 64 * WARPS
 #: Figures of a row that one program merges.
 MERGED = 4
 #: Measure what there is when rules have computed so many bytes for it.
@@ -206,7 +211,7 @@ def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Pa
     for place, entry in enumerate(entries):
         groups.setdefault(entry.combination, []).append(place)
     order = [place for places in groups.values() for place in places]
-    table, on_device = _send([entries[place] for place in order], order, device)
+    table, on_device = _send([entries[place] for place in order], order, device, histograms)
     rows, blocks = len(entries), table.blocks
     packed = Packed.together(rows, device, counts=histograms)
     counts = packed.counts
@@ -259,10 +264,10 @@ def _launch_combination(
         ALIGNED=combination.aligned,
         FAST=combination.fast,
         HISTOGRAMS=counts is not None,
-        BLOCK=BLOCK,
         TILE=each * TILE_OF_ONE,
         EACH=each,
         WIDE=WIDE,
+        COUNTED=COUNTED,
         num_warps=WARPS,
         enable_fp_fusion=True,  # said, because its default differs between versions of Triton
     )
@@ -271,18 +276,20 @@ def _launch_combination(
 _tables: dict[object, _Table] = {}
 
 
-def _send(entries: list[_Entry], places: list[int], device: torch.device) -> tuple[_Table, bool]:
+def _send(
+    entries: list[_Entry], places: list[int], device: torch.device, histograms: bool
+) -> tuple[_Table, bool]:
     """Bring the table up to date in one copy; says whether it names numbers on the device."""
     numbers, whereabouts = _scalars(entries, device)
     addresses = np.array([entry.addresses for entry in entries], dtype=np.int64)
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     facts = tuple((e.row.numel, e.stride, p, e.combination) for e, p in zip(entries, places, strict=True))
     # A stream, a thread: nobody overwrites a table that somebody else's kernel still reads.
-    key = (device, stream, threading.get_ident(), BLOCK, facts)
+    key = (device, stream, threading.get_ident(), BLOCK, histograms, facts)
     table = _tables.pop(key, None)
     parts = [numbers.view(np.int64).ravel(), whereabouts.ravel()]
     if table is None:
-        table, owners = _new_table(entries, places, addresses, device)
+        table, owners = _new_table(entries, places, addresses, device, histograms)
         parts += [addresses.ravel(), table.facts.ravel(), owners]
     elif not np.array_equal(addresses, table.addresses):
         parts.append(addresses.ravel())
@@ -301,13 +308,18 @@ def _copy(words: npt.NDArray[np.int64], table: Tensor) -> None:
 
 
 def _new_table(
-    entries: list[_Entry], places: list[int], addresses: npt.NDArray[np.int64], device: torch.device
+    entries: list[_Entry],
+    places: list[int],
+    addresses: npt.NDArray[np.int64],
+    device: torch.device,
+    histograms: bool,
 ) -> tuple[_Table, npt.NDArray[np.int64]]:
     """A table that nothing was sent to yet, and the row of each block."""
     numels = np.array([entry.row.numel for entry in entries], dtype=np.int64)
-    blocks = -(-numels // BLOCK)
+    sizes = np.array([COUNTED_BLOCK if histograms and e.stride == 1 else BLOCK for e in entries])
+    blocks = -(-numels // sizes)
     first = np.concatenate([[0], np.cumsum(blocks)[:-1]])
-    facts = np.stack([numels, [entry.stride for entry in entries], places, first, blocks], axis=1)
+    facts = np.stack([numels, [entry.stride for entry in entries], places, first, blocks, sizes], axis=1)
     owners = np.repeat(np.arange(len(entries), dtype=np.int64), blocks)
     size = len(entries) * (2 * len(SCALARS) + len(SLOTS)) + facts.size + len(owners)
     return _Table(torch.empty(size, dtype=torch.int64, device=device), facts, len(owners), addresses), owners

@@ -35,7 +35,7 @@ def measure_blocks(
     NUMERATOR: tl.constexpr, SECOND: tl.constexpr, CENTERING: tl.constexpr, RATE: tl.constexpr,
     FORM: tl.constexpr, HAS_L2: tl.constexpr, ALIGNED: tl.constexpr, FAST: tl.constexpr,
     HISTOGRAMS: tl.constexpr,
-    BLOCK: tl.constexpr, TILE: tl.constexpr, EACH: tl.constexpr, WIDE: tl.constexpr,
+    TILE: tl.constexpr, EACH: tl.constexpr, WIDE: tl.constexpr, COUNTED: tl.constexpr,
 ):  # fmt: skip
     """Measure one block of one row: a column of ``partials``, and the row's histograms."""
     block = first_block + tl.program_id(0)
@@ -43,8 +43,9 @@ def measure_blocks(
     row = tl.load(facts + rows * n.FACTS + block)
     numel, stride = tl.load(facts + row * n.FACTS), tl.load(facts + row * n.FACTS + 1)
     place, first_of_row = tl.load(facts + row * n.FACTS + 2), tl.load(facts + row * n.FACTS + 3)
-    start = (block - first_of_row) * BLOCK
-    end = tl.minimum(start + BLOCK, numel)
+    size = tl.load(facts + row * n.FACTS + 5)
+    start = (block - first_of_row) * size
+    end = tl.minimum(start + size, numel)
     begin, figures = start, no_figures()
     if FAST:
         tiles = ((end - start) // TILE).to(tl.int32)
@@ -78,7 +79,7 @@ def measure_blocks(
     if HISTOGRAMS:
         histograms(
             counts + place * (3 * n.HISTOGRAM_WIDTH), table, rows, row, start, end, stride,
-            PARAMETER, BEFORE, GRADIENT, FIRST, NUMERATOR, SECOND, CENTERING, RATE, FORM, WIDE,
+            PARAMETER, BEFORE, GRADIENT, FIRST, NUMERATOR, SECOND, CENTERING, RATE, FORM, COUNTED,
         )  # fmt: skip
 
 

@@ -96,4 +96,4 @@ UPDATE_LOWEST = tl.constexpr(UPDATE.lowest)
 UPDATE_BITS = tl.constexpr(UPDATE.mantissa_bits)
 
 # Facts of a row that stay while its shape does, see `engines.triton`.
-FACTS = tl.constexpr(5)
+FACTS = tl.constexpr(6)
