@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -26,26 +26,6 @@ Scalar = float | Tensor
 EpsPlacement = Literal["outside", "inside", "clamp"]
 
 
-class DeviceSteps:
-    """Step counts of many parameters on one device: what follows from them is computed for all at once.
-
-    Args:
-        steps: 0-dim, of one dtype.
-    """
-
-    def __init__(self, steps: Sequence[Tensor]) -> None:
-        stacked = torch.stack(list(steps))
-        self._vector = stacked.double() if stacked.device.type != "mps" else stacked.float()
-        self._corrections: dict[Any, tuple[Tensor, ...]] = {}
-        self.each: tuple[Tensor, ...] = self._vector.unbind()
-
-    def bias_correction(self, beta: Any, index: int) -> Tensor:
-        """``1 / (1 - beta**t)`` of one of them."""
-        if beta not in self._corrections:
-            self._corrections[beta] = (1 / (1 - beta**self._vector)).unbind()
-        return self._corrections[beta][index]
-
-
 @dataclass(slots=True)
 class StepView:
     """What an update rule reads: one parameter, or a piece of one, right after its optimizer stepped.
@@ -59,7 +39,6 @@ class StepView:
         before: The parameter before the step, when it was kept.
         touched: Shape of the parameter, bool: which elements a sparse gradient named; ``None`` if dense.
         remembered: Small state entries copied before the step, see ``register_rule(remember=…)``.
-        together: Where ``step`` is one of many on a device: all of them, and which one it is.
     """
 
     parameter: Tensor
@@ -70,14 +49,6 @@ class StepView:
     before: Tensor | None = None
     touched: Tensor | None = None
     remembered: Mapping[str, Tensor] = field(default_factory=dict)
-    together: tuple[DeviceSteps, int] | None = None
-
-    def bias_correction(self, beta: float) -> Scalar:
-        """``1 / (1 - beta**t)``, which for counts on a device is computed for all parameters at once."""
-        if self.together is None:
-            return 1 / (1 - beta**self.step)
-        steps, index = self.together
-        return steps.bias_correction(beta, index)
 
     @property
     def fused(self) -> bool:
@@ -156,6 +127,7 @@ class Row:
         applied: 1 if the parameter was stepped, 0 if not (skipped step, no gradient).
         continues: A further piece of the parameter that the row before is of; figures of pieces are merged.
         temporary: Bytes that were computed for this row alone, and are freed with it.
+        described: Form and numbers of the step as `descriptors` has them, where rows share them.
     """
 
     info: RowInfo
@@ -167,6 +139,7 @@ class Row:
     applied: Scalar = 1.0
     continues: bool = False
     temporary: int = 0
+    described: tuple[int, tuple[Scalar, ...]] | None = None
 
 
 @lru_cache(maxsize=256)

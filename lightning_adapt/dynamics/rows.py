@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import (
-    CanonicalStep,
-    DeviceSteps,
-    Row,
-    Scalar,
-    StepView,
-    as_real,
-)
+from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepView, as_real
 from lightning_adapt.dynamics.engines import default_chunk
+from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.pieces import any_sparse, cut
 from lightning_adapt.dynamics.table import RowInfo
-from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
+from lightning_adapt.dynamics.update_rules import Reads, UpdateRule, rule_for
 
 
 @dataclass(frozen=True)
@@ -93,34 +87,41 @@ def members(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[
     return sorted(found.values(), key=lambda m: order.get(id(m.parameter), len(order)))
 
 
-def step_counts(
-    optimizer: torch.optim.Optimizer, fallback: int
-) -> tuple[dict[int, Scalar], dict[int, tuple[DeviceSteps, int]]]:
+class DeviceCount(NamedTuple):
+    """A step count on a device: entry ``place`` of ``counts``, the counts of many parameters in float64."""
+
+    counts: Tensor
+    place: int
+
+
+def step_counts(optimizer: torch.optim.Optimizer, fallback: int) -> dict[int, float | DeviceCount]:
     """Each parameter's own step count by ``id``, without one host read a parameter.
 
-    Counts kept on the host are read with a single call; those on a device stay there.
-
-    Returns:
-        The counts, and for those on a device all that lie there, and which of these it is.
+    Counts kept on the host are read with a single call; those on a device stay there, in one vector.
     """
-    counts: dict[int, Scalar] = {}
-    kept: dict[tuple[torch.device, torch.dtype], dict[int, Tensor]] = {}
+    counts: dict[int, float | DeviceCount] = {}
+    kept: dict[torch.device, dict[int, Tensor]] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            step = optimizer.state[parameter].get("step") if parameter in optimizer.state else None
+            step = optimizer.state.get(parameter, {}).get("step")
             if isinstance(step, Tensor):
-                kept.setdefault((step.device, step.dtype), {})[id(parameter)] = step.reshape(())
+                kept.setdefault(step.device, {})[id(parameter)] = step.reshape(()) if step.dim() else step
             else:
                 counts[id(parameter)] = float(fallback if step is None else step)
-    together: dict[int, tuple[DeviceSteps, int]] = {}
-    for (device, _), steps in kept.items():
+    for device, steps in kept.items():
+        stacked = _stacked(list(steps.values()))
         if device.type == "cpu":
-            counts |= zip(steps, map(float, torch.stack(list(steps.values())).tolist()), strict=True)
+            counts |= zip(steps, stacked.tolist(), strict=True)
         else:
-            shared = DeviceSteps(list(steps.values()))
-            counts |= zip(steps, shared.each, strict=True)
-            together |= {key: (shared, index) for index, key in enumerate(steps)}
-    return counts, together
+            counts |= {key: DeviceCount(stacked, place) for place, key in enumerate(steps)}
+    return counts
+
+
+def _stacked(steps: list[Tensor]) -> Tensor:
+    """One vector of numbers, in float64 where the device has it."""
+    wide = torch.float32 if steps[0].device.type == "mps" else torch.float64
+    alike = len({step.dtype for step in steps}) == 1
+    return torch.stack(steps if alike else [step.to(wide) for step in steps]).to(wide)
 
 
 def build_rows(
@@ -141,41 +142,107 @@ def build_rows(
     Yields:
         Rows; a large parameter for which tensors have to be made comes in pieces, see `Row.continues`.
     """
-    rule, (counts, together) = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
+    rule, counts = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
+    families: dict[object, Family | None] = {}
     for member in parameters:
-        parameter = member.parameter
+        parameter, count = member.parameter, counts[id(member.parameter)]
         view = StepView(
             parameter=as_real(parameter.detach()),
             gradient=parameter.grad,
             state=optimizer.state.get(parameter, {}),
             group=now.groups.get(member.group_index, optimizer.param_groups[member.group_index]),
-            step=counts[id(parameter)],
+            step=count.counts if isinstance(count, DeviceCount) else count,
             before=None if now.before is None else now.before.get(id(parameter)),
             remembered=now.remembered.get(id(parameter), {}),
-            together=together.get(id(parameter)),
         )
-        in_pieces = member.info.name not in whole and _in_pieces(rule, view)
-        size = default_chunk(parameter.device) if in_pieces else parameter.numel() * 2  # complex is two
-        makes = in_pieces or (rule is not None and rule.reads == "whole")
-        view = prepared(rule, view)
-        for position, piece in enumerate(cut(view, size)):
-            step = canonical_step(rule, piece)
-            yield Row(
-                info=_with_state_dtype(member.info, step),
-                parameter=piece.parameter,
-                before=piece.before,
-                gradient=piece.gradient,
-                canonical=step,
-                gradient_factor=now.gradient_factor,
-                applied=now.applied if piece.gradient is not None else 0.0,
-                continues=position > 0,
-                temporary=_made(step, piece, view) if step is not None and makes else 0,
-            )
+        if rule is not None and rule.shared and member.info.name not in whole:
+            key = _likeness(view, member.group_index)
+            if key not in families:
+                families[key] = _family(rule, view, now)
+            family = families[key]
+            if family is not None:
+                yield _relative(family, member, view, count.place if isinstance(count, DeviceCount) else 0)
+                continue
+        if isinstance(count, DeviceCount):
+            view.step = count.counts[count.place]
+        yield from _alone(rule, member, view, now, whole=member.info.name in whole)
+
+
+def _likeness(view: StepView, group_index: int) -> tuple[object, ...]:
+    """What a rule's numbers depend on: equal for parameters of one family."""
+    gradient, step = view.gradient, view.step
+    return (
+        group_index,
+        step.device if isinstance(step, Tensor) else step,
+        view.parameter.dtype,
+        view.parameter.device,
+        view.before is None,
+        None if gradient is None else (gradient.dtype, gradient.layout),
+        *[(k, x.dtype, x.layout) if isinstance(x, Tensor) else (k, type(x)) for k, x in view.state.items()],
+    )
+
+
+def _family(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | None:
+    """The family of a parameter; ``None`` where tensors have to be made for it, or it was not stepped yet."""
+    tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
+    if _reads(rule, view) != "stored" or any(x.layout != torch.strided or x.is_complex() for x in tensors):
+        return None
+    step = canonical_step(rule, view)
+    if step is None:
+        return None
+    applied = now.applied if view.gradient is not None else 0.0
+    counts = len(view.step) if isinstance(view.step, Tensor) else 0
+    try:
+        return Family(step, view.state, counts, now.gradient_factor, applied)
+    except LookupError:
+        return None
+
+
+def _relative(family: Family, member: Member, view: StepView, place: int) -> Row:
+    """The row of a parameter that belongs to ``family``."""
+    step = family.step_of(view.state, place)
+    return Row(
+        info=_with_state_dtype(member.info, step),
+        parameter=view.parameter,
+        before=view.before,
+        gradient=view.gradient,
+        canonical=step,
+        gradient_factor=family.gradient_factor,
+        applied=family.applied,
+        described=family.described(place),
+    )
+
+
+def _alone(
+    rule: UpdateRule | None, member: Member, view: StepView, now: Circumstances, *, whole: bool
+) -> Iterator[Row]:
+    """The rows of a parameter for which the rule is asked alone."""
+    in_pieces = not whole and _in_pieces(rule, view)
+    size = default_chunk(view.parameter.device) if in_pieces else view.parameter.numel()
+    makes = in_pieces or (rule is not None and rule.reads == "whole")
+    view = prepared(rule, view)
+    for position, piece in enumerate(cut(view, size)):
+        step = canonical_step(rule, piece)
+        yield Row(
+            info=_with_state_dtype(member.info, step),
+            parameter=piece.parameter,
+            before=piece.before,
+            gradient=piece.gradient,
+            canonical=step,
+            gradient_factor=now.gradient_factor,
+            applied=now.applied if piece.gradient is not None else 0.0,
+            continues=position > 0,
+            temporary=_made(step, piece, view) if step is not None and makes else 0,
+        )
+
+
+def _reads(rule: UpdateRule, view: StepView) -> Reads:
+    return rule.reads(view) if callable(rule.reads) else rule.reads
 
 
 def _in_pieces(rule: UpdateRule | None, view: StepView) -> bool:
     """Whether tensors have to be made for this parameter, and may be made piece by piece."""
-    reads = "stored" if rule is None else rule.reads(view) if callable(rule.reads) else rule.reads
+    reads = "stored" if rule is None else _reads(rule, view)
     if reads != "stored":
         return reads == "elements"
     return any_sparse(view.gradient, view.state)

@@ -25,13 +25,13 @@ def _decay(group: Any, *, decoupled: bool) -> dict[str, Any]:
     return {"decay": group["lr"] * decay} if decoupled else {"l2": decay}
 
 
-@register_rule(torch.optim.Adam, reads="stored", exact=True)
+@register_rule(torch.optim.Adam, reads="stored", exact=True, shared=True)
 def adam(view: StepView) -> CanonicalStep:
     """Adam and AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019): ``m_hat / (sqrt(v_hat) + eps)``."""
-    group = view.group
+    group, t = view.group, view.step
     beta1, beta2 = group["betas"]
     second = view.state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
-    correction1 = view.bias_correction(beta1)
+    correction1 = 1 / (1 - beta1**t)
     return CanonicalStep(
         lr=group["lr"],
         first_moment=view.state["exp_avg"],
@@ -39,13 +39,13 @@ def adam(view: StepView) -> CanonicalStep:
         first_moment_correction=correction1,
         maximize=group.get("maximize", False),
         second_moment=second,
-        second_moment_correction=view.bias_correction(beta2),
+        second_moment_correction=1 / (1 - beta2**t),
         eps=view.eps(second),
         **_decay(group, decoupled=group.get("decoupled_weight_decay", False)),
     )
 
 
-@register_rule(torch.optim.AdamW, reads="stored", exact=True)
+@register_rule(torch.optim.AdamW, reads="stored", exact=True, shared=True)
 def adamw(view: StepView) -> CanonicalStep:
     """AdamW (Loshchilov & Hutter 2019), also where the group does not say that decay is decoupled."""
     step = adam(view)
@@ -69,17 +69,17 @@ def nadam(view: StepView) -> CanonicalStep:
         lr=group["lr"],
         first_moment=view.state["exp_avg"],
         first_moment_factor=mu_next / (1.0 - product * mu_next),
-        first_moment_correction=view.bias_correction(beta1),
+        first_moment_correction=1 / (1 - beta1**t),
         gradient_factor=(1.0 - mu) / (1.0 - product),
         maximize=group.get("maximize", False),
         second_moment=second,
-        second_moment_correction=view.bias_correction(beta2),
+        second_moment_correction=1 / (1 - beta2**t),
         eps=view.eps(second),
         **_decay(group, decoupled=group.get("decoupled_weight_decay", False)),
     )
 
 
-@register_rule(torch.optim.RAdam, reads="stored", exact=True)
+@register_rule(torch.optim.RAdam, reads="stored", exact=True, shared=True)
 def radam(view: StepView) -> CanonicalStep:
     """RAdam (Liu et al. 2020): Adam with rectified variance; plain momentum while ``rho_t <= 5``.
 
@@ -100,7 +100,7 @@ def radam(view: StepView) -> CanonicalStep:
     else:
         adaptive = float(rho > 5)
         lr = group["lr"] * (math.sqrt(rectified) if rho > 5 else 1.0)
-    correction1 = view.bias_correction(beta1)
+    correction1 = 1 / (1 - beta1**t)
     second = view.state["exp_avg_sq"]
     return CanonicalStep(
         lr=lr,
@@ -135,11 +135,11 @@ def sparse_adam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adamax, reads="stored", exact=True)
+@register_rule(torch.optim.Adamax, reads="stored", exact=True, shared=True)
 def adamax(view: StepView) -> CanonicalStep:
     """Adamax (Kingma & Ba 2015): ``exp_inf = max(beta2 · u, |g| + eps)`` is the whole denominator."""
-    group = view.group
-    correction1 = view.bias_correction(group["betas"][0])
+    group, t = view.group, view.step
+    correction1 = 1 / (1 - group["betas"][0] ** t)
     second = view.state["exp_inf"]
     return CanonicalStep(
         lr=group["lr"],
@@ -154,7 +154,7 @@ def adamax(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adagrad, reads="stored", exact=True)
+@register_rule(torch.optim.Adagrad, reads="stored", exact=True, shared=True)
 def adagrad(view: StepView) -> CanonicalStep:
     """Adagrad (Duchi, Hazan & Singer 2011): ``g / (sqrt(sum g²) + eps)``, lr decayed by ``lr_decay``."""
     group = view.group
@@ -169,7 +169,7 @@ def adagrad(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.RMSprop, reads="stored", exact=True)
+@register_rule(torch.optim.RMSprop, reads="stored", exact=True, shared=True)
 def rmsprop(view: StepView) -> CanonicalStep:
     """RMSProp (Hinton 2012), plain, centered (Graves 2013) and with momentum on the divided gradient."""
     group, state = view.group, view.state

@@ -41,6 +41,7 @@ class UpdateRule:
             Or a function of the view that says which.
         prepare: Gives state entries that need the whole parameter, before it is read in pieces.
         exact: What is left after the step tells the update, up to the rounding of the parameter.
+        shared: Its numbers follow from the group, the step count and dtypes alone, see `register_rule`.
     """
 
     read: RuleFunction
@@ -48,6 +49,7 @@ class UpdateRule:
     reads: ReadsOf = "whole"
     prepare: PrepareFunction | None = None
     exact: bool = False
+    shared: bool = False
 
 
 _RULES: dict[type[torch.optim.Optimizer], UpdateRule] = {}
@@ -60,6 +62,7 @@ def register_rule(
     reads: ReadsOf = "whole",
     prepare: PrepareFunction | None = None,
     exact: bool = False,
+    shared: bool = False,
 ) -> Callable[[_F], _F]:
     """Register how to read ``optimizer_class`` and its subclasses; a later rule replaces an earlier one.
 
@@ -71,6 +74,9 @@ def register_rule(
         prepare: Function from the whole parameter's `StepView` to state entries for ``reads="elements"``.
         exact: Promise that what is left after the step tells the update, up to the rounding of the parameter:
             then a large model needs no copy of its parameters.
+        shared: Promise that the numbers of the step follow from the parameter group, the step count and the
+            dtypes alone, count by count should ``view.step`` be a vector of counts: then the rule is asked
+            once for all parameters that are alike, which takes a tenth of the time.
 
     Returns:
         A decorator for a function from `StepView` to `CanonicalStep`.
@@ -85,7 +91,7 @@ def register_rule(
         )
 
     def register(read: _F) -> _F:
-        _RULES[optimizer_class] = UpdateRule(read, tuple(remember), reads, prepare, exact)
+        _RULES[optimizer_class] = UpdateRule(read, tuple(remember), reads, prepare, exact, shared)
         return read
 
     return register

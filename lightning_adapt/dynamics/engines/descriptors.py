@@ -36,6 +36,9 @@ SCALARS: tuple[str, ...] = (
     "adaptive",
 )
 
+#: Types of numbers that the host knows. Asking for these is many times faster than `isinstance(x, Tensor)`.
+PLAIN = {float, int, bool}
+
 # The form of a step, as bits.
 CANONICAL = 1  # there is a canonical step at all
 HAS_EPS = 2
@@ -74,22 +77,24 @@ def describe(row: Row) -> Descriptor:
         Its descriptor, which keeps every tensor alive that it points to.
     """
     parameter, step = row.parameter, row.canonical
-    named: dict[str, Tensor | None] = {
-        "parameter": parameter,
-        "before": row.before,
-        "gradient": row.gradient,
-    }
-    scalars: dict[str, Scalar] = {"gradient_factor": row.gradient_factor, "applied": row.applied}
-    form = 0
-    if step is not None:
-        form = _form(step)
-        scalars |= _scalars(step)
-        if step.gradient is not None:
-            named["gradient"] = step.gradient
-        for name in SLOTS[3:]:
-            named[name] = getattr(step, name)
-    tensors = [_shaped(name, named.get(name), parameter) for name in SLOTS]
-    numbers = tuple([scalars.get(name, 0.0) for name in SCALARS])
+    if step is None:
+        tensors = [parameter, row.before, row.gradient, None, None, None, None, None]
+    else:
+        tensors = [
+            parameter,
+            row.before,
+            row.gradient if step.gradient is None else step.gradient,
+            step.first_moment,
+            step.numerator,
+            step.second_moment,
+            step.centering,
+            step.effective_lr,
+        ]
+    shape = parameter.shape
+    for place, x in enumerate(tensors):
+        if x is not None and x.shape != shape:
+            tensors[place] = _expanded(SLOTS[place], x, parameter)
+    form, numbers = row.described or (form_of(step), numbers_of(step, row.gradient_factor, row.applied))
     return Descriptor(_flat(tensors, parameter), numbers, form, parameter.numel())
 
 
@@ -107,10 +112,8 @@ def _flat(tensors: list[Tensor | None], parameter: Tensor) -> tuple[Tensor | Non
     return tuple(None if x is None else x.detach().reshape(-1).contiguous() for x in permuted)
 
 
-def _shaped(name: str, x: Tensor | None, parameter: Tensor) -> Tensor | None:
+def _expanded(name: str, x: Tensor, parameter: Tensor) -> Tensor:
     """``x`` with an element for each of the parameter's, which a kernel takes for granted."""
-    if x is None or x.shape == parameter.shape:
-        return x
     try:
         return x.expand(parameter.shape)
     except RuntimeError as error:
@@ -120,7 +123,10 @@ def _shaped(name: str, x: Tensor | None, parameter: Tensor) -> Tensor | None:
         ) from error
 
 
-def _form(step: CanonicalStep) -> int:
+def form_of(step: CanonicalStep | None) -> int:
+    """The form of ``step`` as bits."""
+    if step is None:
+        return 0
     decays = isinstance(step.decay, Tensor) or bool(step.decay) or bool(step.l2)
     return (
         CANONICAL
@@ -134,18 +140,23 @@ def _form(step: CanonicalStep) -> int:
     )
 
 
-def _scalars(step: CanonicalStep) -> dict[str, Scalar]:
+def numbers_of(step: CanonicalStep | None, gradient_factor: Scalar, applied: Scalar) -> tuple[Scalar, ...]:
+    """The numbers of ``step``, one for each of `SCALARS`."""
+    if step is None:
+        return (gradient_factor, applied) + (0.0,) * (len(SCALARS) - 2)
     outright = step.numerator is not None
     correction = step.first_moment_correction
-    return {
-        "lr": step.lr,
-        "first_moment_factor": 0.0 if outright else step.first_moment_factor,
-        "first_moment_correction": 0.0 if correction is None else correction,
-        "gradient_weight": 0.0 if outright else step.gradient_factor * (-1.0 if step.maximize else 1.0),
-        "l2": step.l2,
-        "pull": 0.0 if outright else step.gradient_factor * step.l2,
-        "decay": step.decay,
-        "second_moment_correction": step.second_moment_correction,
-        "eps": 0.0 if step.eps is None else step.eps,
-        "adaptive": step.adaptive,
-    }
+    return (
+        gradient_factor,
+        applied,
+        step.lr,
+        0.0 if outright else step.first_moment_factor,
+        0.0 if correction is None else correction,
+        0.0 if outright else step.gradient_factor * (-1.0 if step.maximize else 1.0),
+        step.l2,
+        0.0 if outright else step.gradient_factor * step.l2,
+        step.decay,
+        step.second_moment_correction,
+        0.0 if step.eps is None else step.eps,
+        step.adaptive,
+    )

@@ -24,7 +24,7 @@ in a fixed order, histograms are integers: results repeat bit for bit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,7 +38,14 @@ from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
 from lightning_adapt.dynamics.engines import eager
-from lightning_adapt.dynamics.engines.descriptors import HAS_DECAY, SCALARS, SLOTS, Descriptor, describe
+from lightning_adapt.dynamics.engines.descriptors import (
+    HAS_DECAY,
+    PLAIN,
+    SCALARS,
+    SLOTS,
+    Descriptor,
+    describe,
+)
 from lightning_adapt.dynamics.engines.packed import FIGURES, Packed
 from lightning_adapt.dynamics.engines.triton_kernel import begin, measure_blocks, merge_blocks
 from lightning_adapt.dynamics.histograms import sample_stride
@@ -329,18 +336,17 @@ def _scalars(
     entries: list[_Entry], device: torch.device
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """The numbers of all rows, and the addresses of those that only the device knows (odd: fp32)."""
-    numbers = np.zeros((len(entries), len(SCALARS)), dtype=np.float64)
-    whereabouts = np.zeros(numbers.shape, dtype=np.int64)
+    whereabouts = np.zeros((len(entries), len(SCALARS)), dtype=np.int64)
+    numbers: list[Sequence[Scalar]] = []
     for i, entry in enumerate(entries):
-        known = entry.row.scalars
-        # Not `isinstance(value, Tensor)`, which takes 2 µs.
-        if not all(type(value) is float or type(value) is int for value in known):
+        known: Sequence[Scalar] = entry.row.scalars
+        if not PLAIN.issuperset(map(type, known)):
             settled = [_settled(value, device) for value in known]
             entry.row.scalars = tuple(settled)  # kept alive until the launch
             whereabouts[i] = [_whereabouts(value) for value in settled]
-            known = tuple(0.0 if isinstance(value, Tensor) else value for value in settled)
-        numbers[i] = known
-    return numbers, whereabouts
+            known = [0.0 if isinstance(value, Tensor) else value for value in settled]
+        numbers.append(known)
+    return np.array(numbers, dtype=np.float64), whereabouts
 
 
 def _settled(value: Scalar, device: torch.device) -> Scalar:

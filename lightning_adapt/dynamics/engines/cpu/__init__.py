@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import Row
+from lightning_adapt.dynamics.canonical import Row, Scalar
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
-from lightning_adapt.dynamics.engines.descriptors import Descriptor, describe
+from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
 from lightning_adapt.dynamics.engines.packed import COUNTS, FIGURES, SUMS, Packed, concatenated
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, sample_stride
 from lightning_adapt.dynamics.table import RowInfo
@@ -32,7 +32,7 @@ class _Entry:
     row: Descriptor
     kinds: list[int]
     addresses: list[int]
-    scalars: list[float]
+    scalars: Sequence[Scalar]
     stride: int
 
 
@@ -78,15 +78,20 @@ def _entry(row: Descriptor, stride: int) -> _Entry | None:
     """``row`` for the compiled pass, ``None`` unless all of it lies on the host in dtypes that it reads."""
     kinds, addresses = [], []
     for x in row.tensors:
-        kind = ABSENT if x is None else _KINDS.get(x.dtype) if x.is_cpu else None
-        if kind is None:
+        if x is None:
+            kinds.append(ABSENT)
+            addresses.append(0)
+        elif x.is_cpu and x.dtype in _KINDS:
+            kinds.append(_KINDS[x.dtype])
+            addresses.append(x.data_ptr())
+        else:
             return None
-        kinds.append(kind)
-        addresses.append(0 if x is None else x.data_ptr())
-    for scalar in row.scalars:
-        if isinstance(scalar, Tensor) and not scalar.is_cpu:
+    numbers: Sequence[Scalar] = row.scalars
+    if not PLAIN.issuperset(map(type, numbers)):
+        if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
             return None
-    return _Entry(row, kinds, addresses, [float(x) for x in row.scalars], stride)
+        numbers = [float(x) for x in numbers]
+    return _Entry(row, kinds, addresses, numbers, stride)
 
 
 def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
