@@ -83,4 +83,6 @@ def printable(name: str) -> str:
         >>> printable("a\x1b[31mb")
         'a\\x1b[31mb'
     """
+    if name.isprintable():
+        return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

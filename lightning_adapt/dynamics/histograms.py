@@ -156,14 +156,13 @@ def quantiles(
     low, high = np.asarray(lowest, dtype=np.float64), np.asarray(highest, dtype=np.float64)
     reached = np.cumsum(counted, axis=1)
     total, rows, edges = reached[:, -1], np.arange(len(counted)), bins.edges
-    found = np.empty((len(qs), len(counted)))
-    for place, q in enumerate(qs):
-        target = q * total
-        index = np.minimum((reached < target[:, None]).sum(axis=1), bins.size - 1)
-        inside = counted[rows, index]
-        share = (target - (reached[rows, index] - inside)) / np.where(inside > 0, inside, 1.0)
-        left, right = edges[np.maximum(index - 1, 0)], edges[np.minimum(index, len(edges) - 1)]
-        value = left * (right / left) ** np.minimum(np.maximum(share, 0.0), 1.0)
-        value = np.where(index == 0, low, np.where(index == bins.size - 1, high, value))
-        found[place] = np.where(total > 0, np.minimum(np.maximum(value, low), high), np.nan)
+    target = np.outer(qs, total)
+    index = np.stack([(reached < one[:, None]).sum(axis=1) for one in target])
+    index = np.minimum(index, bins.size - 1)
+    inside = counted[rows, index]
+    share = (target - (reached[rows, index] - inside)) / np.where(inside > 0, inside, 1.0)
+    left, right = edges[np.maximum(index - 1, 0)], edges[np.minimum(index, len(edges) - 1)]
+    value = left * (right / left) ** np.minimum(np.maximum(share, 0.0), 1.0)
+    value = np.where(index == 0, low, np.where(index == bins.size - 1, high, value))
+    found: FloatArray = np.where(total > 0, np.minimum(np.maximum(value, low), high), np.nan)
     return found

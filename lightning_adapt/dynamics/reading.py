@@ -24,7 +24,7 @@ def to_host(buffer: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], No
         The host buffer, a function that tells whether it has arrived, and one that waits for it.
     """
     if buffer.device.type != "cuda":
-        host = buffer.to("cpu")
+        host = buffer if buffer.is_cpu else buffer.to("cpu")
         return host, lambda: True, lambda: None
     host = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True)
     host.copy_(buffer, non_blocking=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepV
 from lightning_adapt.dynamics.engines import default_chunk
 from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.pieces import any_sparse, cut
+from lightning_adapt.dynamics.step_counts import DeviceCount, step_counts
 from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.dynamics.update_rules import Reads, UpdateRule, rule_for
 
@@ -85,43 +86,6 @@ def members(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[
             )
             found.setdefault(id(parameter), Member(parameter, info, index))
     return sorted(found.values(), key=lambda m: order.get(id(m.parameter), len(order)))
-
-
-class DeviceCount(NamedTuple):
-    """A step count on a device: entry ``place`` of ``counts``, the counts of many parameters in float64."""
-
-    counts: Tensor
-    place: int
-
-
-def step_counts(optimizer: torch.optim.Optimizer, fallback: int) -> dict[int, float | DeviceCount]:
-    """Each parameter's own step count by ``id``, without one host read a parameter.
-
-    Counts kept on the host are read with a single call; those on a device stay there, in one vector.
-    """
-    counts: dict[int, float | DeviceCount] = {}
-    kept: dict[torch.device, dict[int, Tensor]] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            step = optimizer.state.get(parameter, {}).get("step")
-            if isinstance(step, Tensor):
-                kept.setdefault(step.device, {})[id(parameter)] = step.reshape(()) if step.dim() else step
-            else:
-                counts[id(parameter)] = float(fallback if step is None else step)
-    for device, steps in kept.items():
-        stacked = _stacked(list(steps.values()))
-        if device.type == "cpu":
-            counts |= zip(steps, stacked.tolist(), strict=True)
-        else:
-            counts |= {key: DeviceCount(stacked, place) for place, key in enumerate(steps)}
-    return counts
-
-
-def _stacked(steps: list[Tensor]) -> Tensor:
-    """One vector of numbers, in float64 where the device has it."""
-    wide = torch.float32 if steps[0].device.type == "mps" else torch.float64
-    alike = len({step.dtype for step in steps}) == 1
-    return torch.stack(steps if alike else [step.to(wide) for step in steps]).to(wide)
 
 
 def build_rows(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -97,6 +98,12 @@ def register_rule(
     return register
 
 
+@cache
+def _register_all() -> None:
+    """Import the rules, which registers them; not at the top, because they import this module."""
+    from lightning_adapt.dynamics import rules_adaptive, rules_other  # noqa: F401
+
+
 def rule_for(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> UpdateRule | None:
     """The rule of the nearest registered class in the method resolution order, ``None`` when there is none.
 
@@ -104,9 +111,7 @@ def rule_for(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> 
         >>> rule_for(torch.optim.LBFGS) is None
         True
     """
-    # Importing the rules registers them; done here so that `register_rule` alone stays import-light.
-    from lightning_adapt.dynamics import rules_adaptive, rules_other  # noqa: F401
-
+    _register_all()
     cls = optimizer if isinstance(optimizer, type) else type(optimizer)
     base = next((base for base in cls.__mro__ if base in _RULES), None)
     if base is None:

@@ -24,11 +24,6 @@ import numpy.typing as npt
 from tensorboard.compat.proto.summary_pb2 import (  # pyright: ignore[reportAttributeAccessIssue]
     DATA_CLASS_TENSOR,  # pyright: ignore[reportAttributeAccessIssue]
     Summary,  # pyright: ignore[reportAttributeAccessIssue]
-    SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboard.compat.proto.tensor_pb2 import TensorProto  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboard.compat.proto.tensor_shape_pb2 import (
-    TensorShapeProto,  # pyright: ignore[reportAttributeAccessIssue]
 )
 from tensorboard.compat.proto.types_pb2 import (
     DT_DOUBLE,  # pyright: ignore[reportAttributeAccessIssue]
@@ -69,34 +64,30 @@ def to_summary(table: DynamicsTable, *, describe: bool, trained: Mapping[str, An
     header = [getattr(table, name) for name in _HEADER] + list(_groups(table).values())
     numbers = np.array([np.nan if x is None else float(x) for x in header], dtype="<f8")
     short = b"{}" if describe else None
-    values = [_value(f"{tag}/{HEADER}", numbers, content)]
+    summary = Summary()
+    _add(summary, f"{tag}/{HEADER}", numbers, content)
     columns = np.ascontiguousarray(table.values.T, dtype="<f4")
     for name, column in zip(table.columns, columns, strict=True):
-        values.append(_value(f"{tag}/{COLUMN}/{name}", column, short))
+        _add(summary, f"{tag}/{COLUMN}/{name}", column, short)
     if table.histograms is not None:
         for start in range(0, len(table.rows), BLOCK):
             packed = pack(table.histograms[start : start + BLOCK])
-            values.append(_value(f"{tag}/{HISTOGRAM}/{start // BLOCK}", packed, short))
-    return Summary(value=values)
+            _add(summary, f"{tag}/{HISTOGRAM}/{start // BLOCK}", packed, short)
+    return summary
 
 
-def _value(tag: str, array: npt.NDArray[Any], content: bytes | None) -> Summary.Value:
-    value = Summary.Value(tag=tag, tensor=_tensor(array))
+def _add(summary: Summary, tag: str, array: npt.NDArray[Any], content: bytes | None) -> None:
+    """Add a tensor, as ``make_tensor_proto`` would make it: its checks take longer than all the rest."""
+    value = summary.value.add(tag=tag)
+    tensor = value.tensor
+    tensor.dtype, tensor.tensor_content = _TYPES[array.dtype], array.tobytes()
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
     if content is not None:
         # Without data_class both of TensorBoard's loaders show nothing.
-        value.metadata.CopyFrom(
-            SummaryMetadata(
-                plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content),
-                data_class=DATA_CLASS_TENSOR,
-            )
-        )
-    return value
-
-
-def _tensor(array: npt.NDArray[Any]) -> TensorProto:
-    """What ``make_tensor_proto`` gives, without its checks, which take longer than all the rest."""
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in array.shape])
-    return TensorProto(dtype=_TYPES[array.dtype], tensor_shape=shape, tensor_content=array.tobytes())
+        value.metadata.data_class = DATA_CLASS_TENSOR
+        value.metadata.plugin_data.plugin_name = PLUGIN_NAME
+        value.metadata.plugin_data.content = content
 
 
 def describe_table(table: DynamicsTable, trained: Mapping[str, Any] | None = None) -> bytes:

@@ -50,28 +50,48 @@ def summarise(table: DynamicsTable, rows: npt.NDArray[np.bool_] | None = None) -
         >>> summarise(DynamicsTable((RowInfo("a"), RowInfo("b")), values, step=1))["eps_floor_frac"]
         0.25
     """
-    kept = np.ones(len(table.rows), dtype=bool) if rows is None else rows
+    return summaries(table, [rows])[0]
+
+
+def summaries(
+    table: DynamicsTable, selections: Sequence[npt.NDArray[np.bool_] | None]
+) -> list[dict[str, float]]:
+    """As `summarise`, for several selections of parameters at once."""
     at = {name: place for place, name in enumerate(table.columns)}
-    values = table.values[kept]
-    found = dict(zip(table.columns, _means(values, at).tolist(), strict=True))
-    found["numel"] = float(np.nansum(values[:, at["numel"]]))
-    largest = [at[name] for name in _LARGEST]
-    found |= zip(_LARGEST, np.fmax.reduce(values[:, largest], initial=np.nan).tolist(), strict=True)
-    found["effective_lr_min"] = float(np.fmin.reduce(values[:, at["effective_lr_min"]], initial=np.nan))
+    terms, weights, squared = _weighted(table.values, at)
+    dot, update, gradient = _products(table.values, at)
+    largest, lowest = [at[name] for name in _LARGEST], at["effective_lr_min"]
+    every = np.ones(len(table.rows), dtype=bool)
+    found: list[dict[str, float]] = []
+    for kept in (every if rows is None else rows for rows in selections):
+        values, total = table.values[kept], weights[kept].sum(axis=0)
+        means: FloatArray = np.full(len(at), np.nan)
+        np.divide(terms[kept].sum(axis=0), total, out=means, where=total > 0)
+        means[squared] = np.sqrt(means[squared])
+        one = dict(zip(table.columns, means.tolist(), strict=True))
+        one["numel"] = float(np.nansum(values[:, at["numel"]]))
+        one |= zip(_LARGEST, np.fmax.reduce(values[:, largest], initial=np.nan).tolist(), strict=True)
+        one["effective_lr_min"] = float(np.fmin.reduce(values[:, lowest], initial=np.nan))
+        one["update_ratio"] = one["update_rms"] / one["param_rms"] if one["param_rms"] else np.nan
+        norm = np.sqrt(update[kept].sum() * gradient[kept].sum())
+        one["update_grad_cosine"] = float(dot[kept].sum() / norm) if norm > 0 else np.nan
+        found.append(one)
     if table.histograms is not None:
-        counts = table.histograms[kept, 0].sum(axis=0, dtype=np.int64)[None]
-        ends = [found["effective_lr_min"]], [found["effective_lr_max"]]
-        rates = quantiles(counts, [*EFFECTIVE_LR_QUANTILES.values()], EFFECTIVE_LR, *ends)
-        found |= zip(EFFECTIVE_LR_QUANTILES, rates[:, 0].tolist(), strict=True)
-    found["update_ratio"] = found["update_rms"] / found["param_rms"] if found["param_rms"] else np.nan
-    found["update_grad_cosine"] = _cosine(values, at)
+        counted = table.histograms[:, 0]
+        counts = [counted[every if rows is None else rows].sum(axis=0, dtype=np.int64) for rows in selections]
+        ends = ([one[f"effective_lr_{end}"] for one in found] for end in ("min", "max"))
+        rates = quantiles(np.array(counts), [*EFFECTIVE_LR_QUANTILES.values()], EFFECTIVE_LR, *ends)
+        for one, each in zip(found, rates.T.tolist(), strict=True):
+            one |= zip(EFFECTIVE_LR_QUANTILES, each, strict=True)
     return found
 
 
-def _means(values: FloatArray, at: Mapping[str, int]) -> FloatArray:
-    """The weighted mean of each column, root mean squares where that is what it holds."""
-    numel = values[:, [at["numel"]]]
-    weights = np.repeat(numel, len(at), axis=1)
+def _weighted(values: FloatArray, at: Mapping[str, int]) -> tuple[FloatArray, FloatArray, list[int]]:
+    """Each figure times its weight, the weights, and the columns of which these are the squares.
+
+    Both are 0 where a parameter has no figure, or it is of no element.
+    """
+    weights = np.repeat(values[:, [at["numel"]]], len(at), axis=1)
     # These two are means over part of the elements: the finite ones, and those with v > 0.
     for name, absent in (("grad_rms", "grad_nonfinite_frac"), ("snr_mean", "second_moment_zero_frac")):
         weights[:, at[name]] *= 1 - values[:, at[absent]]
@@ -79,23 +99,20 @@ def _means(values: FloatArray, at: Mapping[str, int]) -> FloatArray:
     terms = values.copy()
     terms[:, squared] **= 2
     known = ~np.isnan(terms) & (weights > 0)  # NaN > 0 is false
-    terms, weights = np.where(known, terms, 0.0), np.where(known, weights, 0.0)
-    total = weights.sum(axis=0)
-    means: FloatArray = np.full(len(at), np.nan)
     # What has weight 0 is 0, so that inf · 0 cannot be.
-    np.divide((terms * weights).sum(axis=0), total, out=means, where=total > 0)
-    means[squared] = np.sqrt(means[squared])
-    return means
+    terms, weights = np.where(known, terms, 0.0), np.where(known, weights, 0.0)
+    return terms * weights, weights, squared
 
 
-def _cosine(values: FloatArray, at: Mapping[str, int]) -> float:
+def _products(values: FloatArray, at: Mapping[str, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Dot product of update and gradient, and their squared norms, 0 where a parameter lacks one of them."""
     numel = values[:, at["numel"]]
     update = numel * values[:, at["update_rms"]] ** 2
     gradient = numel * values[:, at["grad_rms"]] ** 2
     dot = values[:, at["update_grad_cosine"]] * np.sqrt(update * gradient)
     known = ~np.isnan(update) & ~np.isnan(gradient)
-    norm = np.sqrt(update[known].sum() * gradient[known].sum())
-    return float(np.nansum(dot) / norm) if norm > 0 else float("nan")
+    dot = np.where(np.isnan(dot), 0.0, dot)
+    return dot, np.where(known, update, 0.0), np.where(known, gradient, 0.0)
 
 
 def worst(table: DynamicsTable, column: str, most: int) -> list[tuple[str, float]]:

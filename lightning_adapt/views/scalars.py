@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_adapt.dynamics.table import DynamicsTable
-from lightning_adapt.views.rollup import summarise, worst
+from lightning_adapt.views.rollup import summaries, worst
 
 GLOBAL_COLUMNS: tuple[str, ...] = (
     "effective_lr_p05",
@@ -116,11 +116,10 @@ class ScalarPlan:
         found = self.ledger(table)
         if table.skipped:
             return found
-        figures = summarise(table)
-        found |= {key(self.prefix, column): figures[column] for column in self.overall}
         groups = np.array([row.group for row in table.rows])
-        for group in self.groups:
-            figures = summarise(table, groups == group)
+        overall, *each = summaries(table, [None, *(groups == group for group in self.groups)])
+        found |= {key(self.prefix, column): overall[column] for column in self.overall}
+        for group, figures in zip(self.groups, each, strict=True):
             found |= {key(self.prefix, group, column): figures[column] for column in self.per_group}
         for column in self.worst_columns:
             ranked = worst(table, column, self.worst)

@@ -5,7 +5,7 @@ Everything a reading needs travels in one buffer, so that one copy brings it to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,22 +97,26 @@ class Packed:
         """Room for ``rows`` in one piece, not filled, so that nothing has to be put together afterwards."""
         size = rows * FIGURES * 8
         end = size + (rows * len(HISTOGRAMS) * WIDTH * 4 if counts else 0)
+        shape = (rows, len(HISTOGRAMS), WIDTH)
+        if device.type == "cpu":  # what torch takes for views is much beside a small reading
+            host = np.empty(end + 8 * SPARE, dtype=np.uint8)
+            figures = torch.from_numpy(host[:size].view(np.float64).reshape(rows, FIGURES))
+            counted = torch.from_numpy(host[size:end].view(np.int32).reshape(shape)) if counts else None
+            return cls(figures, counted, whole=torch.from_numpy(host))
         whole = torch.empty(end + 8 * SPARE, dtype=torch.uint8, device=device)
         figures = whole[:size].view(torch.float64).view(rows, FIGURES)
-        counted = whole[size:end].view(torch.int32).view(rows, len(HISTOGRAMS), WIDTH) if counts else None
+        counted = whole[size:end].view(torch.int32).view(shape) if counts else None
         return cls(figures, counted, whole=whole)
 
     def buffer(self) -> Tensor:
         """All of it as one flat uint8 tensor on the device."""
         like, given = self.figures, list(self.scalars)
         if self.whole is not None and len(given) <= SPARE:
-            end = len(self.whole) - 8 * SPARE
             if given:
-                size = like.itemsize * len(given)
-                room = self.whole[end : end + size].view(like.dtype)
+                end = len(self.whole) - 8 * SPARE
+                room = self.whole[end : end + like.itemsize * len(given)].view(like.dtype)
                 torch.stack([s.to(like.device, like.dtype) for s in given], out=room)
-                end += size
-            return self.whole[:end]
+            return self.whole
         parts = [like.reshape(-1).view(torch.uint8)]
         if self.counts is not None:
             parts.append(self.counts.reshape(-1).view(torch.uint8))
@@ -123,12 +127,21 @@ class Packed:
 
 @dataclass
 class Unpacked:
-    """The same on the host: ``sums[name]`` (counts too) and ``maxima[name]`` have one entry a row."""
+    """The same on the host, figures in float64."""
 
-    sums: dict[str, FloatArray]
-    maxima: dict[str, FloatArray]
+    figures: FloatArray
     counts: npt.NDArray[np.int32] | None
     scalars: list[float] = field(default_factory=list)
+
+    @property
+    def sums(self) -> dict[str, FloatArray]:
+        """`COUNTS` and `SUMS` by name, one entry a row."""
+        return dict(zip((*COUNTS, *SUMS), self.figures.T, strict=False))
+
+    @property
+    def maxima(self) -> dict[str, FloatArray]:
+        """`MAXIMA` by name, one entry a row."""
+        return dict(zip(MAXIMA, self.figures.T[-len(MAXIMA) :], strict=True))
 
 
 @dataclass(frozen=True)
@@ -152,15 +165,12 @@ class Layout:
         size = np.dtype(kind).itemsize
         split = self.rows * FIGURES * size
         figures = raw[:split].view(kind).reshape(self.rows, FIGURES).astype(np.float64)
-        end = len(raw) - self.scalars * size
-        scalars = raw[end:].view(kind).tolist()
+        end = split + (self.rows * len(HISTOGRAMS) * WIDTH * 4 if self.histograms else 0)
+        scalars = raw[end : end + self.scalars * size].view(kind).tolist()
         counts = None
         if self.histograms:
             counts = raw[split:end].view(np.int32).reshape(self.rows, len(HISTOGRAMS), WIDTH)
-        names = (*COUNTS, *SUMS)
-        sums = dict(zip(names, figures.T[: len(names)], strict=True))
-        maxima = dict(zip(MAXIMA, figures.T[len(names) :], strict=True))
-        return Unpacked(sums, maxima, counts, scalars)
+        return Unpacked(figures, counts, scalars)
 
 
 def concatenated(parts: Sequence[Packed]) -> Packed:
@@ -188,6 +198,39 @@ _BELONGS = {
 }
 """The count of elements that each maximum is taken over."""
 
+_SHARES = {
+    "grad_zero_frac": ("grad_zero", "grad_numel"),
+    "grad_finite_frac": ("grad_finite", "grad_numel"),
+    "second_moment_zero_frac": ("second_zero", "second_numel"),
+    "second_moment_subnormal_frac": ("second_subnormal", "second_numel"),
+    "eps_floor_untouched_frac": ("floor_untouched", "floor_numel"),
+    "eps_floor_underflow_frac": ("floor_underflow", "floor_numel"),
+    "eps_floor_small_frac": ("floor_small", "floor_numel"),
+    "eps_share_mean": ("eps_share", "eps_share_numel"),
+    "update_lost_frac": ("lost", "lost_numel"),
+    "snr_mean": ("snr", "snr_numel"),
+    # From here on their roots: root mean squares.
+    "grad_rms": ("grad_square", "grad_finite"),
+    "first_moment_rms": ("first_square", "first_finite"),
+    "second_moment_rms": ("second_hat", "second_finite"),
+    "update_rms": ("update_square", "update_finite"),
+    "param_rms": ("param_square", "param_finite"),
+    "decay_rms": ("decay_square", "decay_finite"),
+    "rms_t": ("rms_t", "rms_t_numel"),
+}
+"""Columns that are one sum or count divided by another."""
+_ROOTS = [*_SHARES].index("grad_rms")
+
+
+def _at(names: Iterable[str]) -> list[int]:
+    """Where these figures are among all."""
+    order = {name: place for place, name in enumerate((*COUNTS, *SUMS, *MAXIMA))}
+    return [order[name] for name in names]
+
+
+_PARTS, _WHOLES = _at(part for part, _ in _SHARES.values()), _at(whole for _, whole in _SHARES.values())
+_TOPS, _OF_TOPS = _at(MAXIMA), _at(_BELONGS[name] for name in MAXIMA)
+
 
 def finalise(measured: Unpacked) -> FloatArray:
     """Turn merged sums, maxima and counts into the table's columns.
@@ -198,55 +241,27 @@ def finalise(measured: Unpacked) -> FloatArray:
     Returns:
         Shape ``(rows, len(COLUMNS))``; NaN where there was nothing to measure.
     """
-    s = measured.sums
-    top = {
-        name: np.where((s[_BELONGS[name]] > 0) & (figure > -np.inf), figure, np.nan)
-        for name, figure in measured.maxima.items()
-    }
-
-    def share(part: str, whole: str) -> FloatArray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(s[whole] > 0, s[part] / s[whole], np.nan)
-
-    lowest, highest = -top["effective_lr_negated_min"], top["effective_lr_max"]
-    untouched, underflow, small = (
-        share(f"floor_{cause}", "floor_numel") for cause in ("untouched", "underflow", "small")
-    )
-    update_rms = np.sqrt(share("update_square", "update_finite"))
-    param_rms = np.sqrt(share("param_square", "param_finite"))
+    figures, s = measured.figures, measured.sums
     with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(figures[:, _WHOLES] > 0, figures[:, _PARTS] / figures[:, _WHOLES], np.nan)
+        shares[:, _ROOTS:] = np.sqrt(shares[:, _ROOTS:])
         norms = np.sqrt(s["update_square"]) * np.sqrt(s["grad_square"])
         cosine = np.where(norms > 0, s["update_dot_grad"] / norms, np.nan)
-        ratio = np.where(param_rms > 0, update_rms / param_rms, np.nan)
-    columns = {
+        columns = dict(zip(_SHARES, shares.T, strict=True))
+        ratio = np.where(columns["param_rms"] > 0, columns["update_rms"] / columns["param_rms"], np.nan)
+    tops = np.where((figures[:, _OF_TOPS] > 0) & (figures[:, _TOPS] > -np.inf), figures[:, _TOPS], np.nan)
+    columns |= zip(MAXIMA, tops.T, strict=True)
+    columns |= {
         "numel": s["numel"],
-        "grad_rms": np.sqrt(share("grad_square", "grad_finite")),
-        "grad_absmax": top["grad_absmax"],
-        "grad_zero_frac": share("grad_zero", "grad_numel"),
-        "grad_nonfinite_frac": 1.0 - share("grad_finite", "grad_numel"),
-        "first_moment_rms": np.sqrt(share("first_square", "first_finite")),
-        "first_moment_absmax": top["first_moment_absmax"],
-        "second_moment_rms": np.sqrt(share("second_hat", "second_finite")),
-        "second_moment_absmax": top["second_moment_absmax"],
-        "second_moment_zero_frac": share("second_zero", "second_numel"),
-        "second_moment_subnormal_frac": share("second_subnormal", "second_numel"),
-        "effective_lr_min": lowest,
-        "effective_lr_max": highest,
-        "eps_floor_frac": untouched + underflow + small,
-        "eps_floor_untouched_frac": untouched,
-        "eps_floor_underflow_frac": underflow,
-        "eps_floor_small_frac": small,
-        "eps_share_mean": share("eps_share", "eps_share_numel"),
-        "update_rms": update_rms,
-        "update_absmax": top["update_absmax"],
-        "update_lost_frac": share("lost", "lost_numel"),
+        "grad_nonfinite_frac": 1.0 - columns["grad_finite_frac"],
+        "effective_lr_min": -columns["effective_lr_negated_min"],
+        "eps_floor_frac": columns["eps_floor_untouched_frac"]
+        + columns["eps_floor_underflow_frac"]
+        + columns["eps_floor_small_frac"],
         "update_grad_cosine": cosine,
-        "param_rms": param_rms,
         "update_ratio": ratio,
-        "decay_rms": np.sqrt(share("decay_square", "decay_finite")),
-        "rms_t": np.sqrt(share("rms_t", "rms_t_numel")),
-        "snr_mean": share("snr", "snr_numel"),
     }
+    lowest, highest = columns["effective_lr_min"], columns["effective_lr_max"]
     rates = (
         np.full((len(EFFECTIVE_LR_QUANTILES), len(lowest)), np.nan)
         if measured.counts is None

@@ -15,8 +15,8 @@ from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLO
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
-from lightning_adapt.dynamics.engines.packed import COUNTS, FIGURES, SUMS, Packed, concatenated
-from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, sample_stride
+from lightning_adapt.dynamics.engines.packed import COUNTS, SUMS, Packed, concatenated
+from lightning_adapt.dynamics.histograms import sample_stride
 from lightning_adapt.dynamics.table import RowInfo
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.float64: FLOAT64}
@@ -98,9 +98,11 @@ def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
     """Measure ``batch`` on all threads that torch has."""
     threads, strides = torch.get_num_threads(), tuple([entry.stride for entry in batch])
     cut = tasks_of(tuple([entry.row.numel for entry in batch]), strides, threads)
-    figures = np.zeros((len(cut.tasks), FIGURES))
+    packed = Packed.together(len(batch), torch.device("cpu"), counts=histograms)
+    packed.strides = [max(stride, 1) for stride in strides]
+    into = packed.figures.numpy(), None if packed.counts is None else packed.counts.numpy()
+    figures, counts = cut.room(*into)
     figures[:, len(COUNTS) + len(SUMS) :] = -np.inf
-    counts = np.zeros((cut.places, len(HISTOGRAMS), WIDTH), dtype=np.int32)
     run(
         cut.pieces,
         cut.tasks,
@@ -113,8 +115,5 @@ def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
         counts,
         threads,
     )
-    return Packed(
-        torch.from_numpy(cut.figures(figures)),
-        torch.from_numpy(cut.counts(counts)) if histograms else None,
-        strides=[max(stride, 1) for stride in strides],
-    )
+    cut.merge(figures, counts, *into)
+    return packed

@@ -8,13 +8,16 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from lightning_adapt.dynamics.engines.packed import COUNTS, SUMS
-from lightning_adapt.dynamics.histograms import FloatArray, IntArray
+from lightning_adapt.dynamics.engines.packed import COUNTS, FIGURES, SUMS
+from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, FloatArray, IntArray
 
 #: Elements of a task. Sums are taken task by task whatever the number of threads: results repeat bit for bit.
 TASK = 1 << 18
 #: What it costs to count an element, in units of measuring it.
 _COUNTING = 16
+
+
+Integers = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -33,24 +36,36 @@ class Tasks:
     first: IntArray
     places: int
 
-    def figures(self, figures: FloatArray) -> FloatArray:
-        """One row for each parameter, from one for each task."""
-        if len(figures) == len(self.first):
-            return figures
-        split = len(COUNTS) + len(SUMS)
-        added = np.add.reduceat(figures[:, :split], self.first)
-        return np.hstack([added, np.maximum.reduceat(figures[:, split:], self.first)])
+    def room(self, figures: FloatArray, counts: Integers | None) -> tuple[FloatArray, Integers]:
+        """Zeros for the figures of each task, and for the counts of each place.
 
-    def counts(self, counts: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """The same from one for each place."""
-        if len(counts) == len(self.first):
-            return counts
-        start = self.tasks[self.first, 3]
-        stop = np.append(start[1:], len(counts))
-        summed: npt.NDArray[np.int32] = counts[start]
-        for row in np.flatnonzero(stop - start > 1):  # reduceat would be ten times slower
-            counts[start[row] : stop[row]].sum(axis=0, out=summed[row])
-        return summed
+        Where a row has only one of them, this is the memory that was given for the rows themselves.
+        """
+        rows = len(self.first)
+        if len(self.tasks) == rows:
+            figures[:] = 0
+        else:
+            figures = np.zeros((len(self.tasks), FIGURES))
+        if counts is not None and self.places == rows:
+            counts[:] = 0
+        else:
+            counts = np.zeros((self.places, len(HISTOGRAMS), WIDTH), dtype=np.int32)
+        return figures, counts
+
+    def merge(
+        self, figures: FloatArray, counts: Integers, figures_of: FloatArray, counts_of: Integers | None
+    ) -> None:
+        """Put together what was measured in `room`: one row for each parameter."""
+        if figures is not figures_of:
+            split = len(COUNTS) + len(SUMS)
+            np.add.reduceat(figures[:, :split], self.first, out=figures_of[:, :split])
+            np.maximum.reduceat(figures[:, split:], self.first, out=figures_of[:, split:])
+        if counts_of is not None and counts is not counts_of:
+            start = self.tasks[self.first, 3]
+            stop = np.append(start[1:], len(counts))
+            counts_of[:] = counts[start]
+            for row in np.flatnonzero(stop - start > 1):  # reduceat would be ten times slower
+                counts[start[row] : stop[row]].sum(axis=0, out=counts_of[row])
 
 
 @lru_cache(maxsize=256)  # the same for every reading of a run
