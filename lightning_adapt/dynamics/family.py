@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 from torch import Tensor
@@ -43,6 +44,7 @@ class Family:
         entries = {id(value): name for name, value in tensors.items()}
         if len(entries) < len(tensors):
             raise LookupError("a tensor has two names, and which of them a step is of is not known")
+        unbound = lru_cache(Tensor.unbind)  # the same vector stands in several places
         self._own: list[tuple[int, str]] = []
         self._each: list[tuple[int, Sequence[Scalar]]] = []
         for field, (name, value) in enumerate(zip(_FIELDS, self._values, strict=True)):
@@ -50,11 +52,11 @@ class Family:
                 if value is not None:
                     self._own.append((field, entries[id(value)]))
             elif _is_vector(value, counts):
-                self._each.append((field, value.unbind()))
+                self._each.append((field, unbound(value)))
         form, numbers = form_of(step), numbers_of(step, gradient_factor, applied)
         self._described = [(form, numbers)]
         if self._each:
-            columns = [value.unbind() if _is_vector(value, counts) else [value] * counts for value in numbers]
+            columns = [unbound(x) if _is_vector(x, counts) else [x] * counts for x in numbers]
             self._described = [(form, each) for each in zip(*columns, strict=True)]
 
     def step_of(self, state: Mapping[str, Any], place: int) -> CanonicalStep:

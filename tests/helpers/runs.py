@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -20,6 +24,21 @@ IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
     "foreach": {"foreach": True},
     "fused": {"fused": True},
 }
+
+
+ADAMW = partial(torch.optim.AdamW, lr=0.01)
+
+
+def tensorboard(folder: Path) -> TensorBoardLogger:
+    """A logger that writes into ``folder`` itself."""
+    return TensorBoardLogger(folder, name="", version="")
+
+
+def accumulated(folder: Path) -> EventAccumulator:
+    """All that was written into ``folder``."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0, "histograms": 0})
+    events.Reload()
+    return events
 
 
 @dataclass

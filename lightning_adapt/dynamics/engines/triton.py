@@ -351,11 +351,12 @@ def _scalars(
 
 def _settled(value: Scalar, device: torch.device) -> Scalar:
     """A number, or a tensor on ``device`` that kernels can read."""
-    if not isinstance(value, Tensor):
+    if type(value) in PLAIN or not isinstance(value, Tensor):
         return value
-    if value.device.type == "cpu" and device.type != "cpu":
-        return host_number(value)
-    value = value.to(device, non_blocking=True)
+    if value.device != device:
+        if value.is_cpu:
+            return host_number(value)
+        value = value.to(device, non_blocking=True)
     return value if value.dtype in (torch.float32, torch.float64) else value.double()
 
 
