@@ -20,7 +20,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from helpers.sick import CASES, Sick, Tables, causes, tables_of, well  # noqa: E402
+from helpers.sick import CASES, Sick, causes, tables_of  # noqa: E402
+from helpers.sick_runs import Tables, well  # noqa: E402
 
 from lightning_adapt.health import (  # noqa: E402
     Facts,

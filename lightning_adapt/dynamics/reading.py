@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
 from lightning_adapt.dynamics.engines import Engine
-from lightning_adapt.dynamics.engines.packed import COUNTS, SUMS, Layout, Packed, finalise
+from lightning_adapt.dynamics.engines.packed import ADDED, Layout, Packed, finalise
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 
 
@@ -110,9 +110,8 @@ def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
     """
     if len(pieces) == len(packed.figures):
         return packed
-    added = len(COUNTS) + len(SUMS)
     figures = [
-        torch.cat([part[:, :added].sum(0), part[:, added:].amax(0)])
+        torch.cat([part[:, :ADDED].sum(0), part[:, ADDED:].amax(0)])
         for part in torch.split(packed.figures, list(pieces))
     ]
     counts = packed.counts

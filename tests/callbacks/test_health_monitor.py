@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import logging
 import pickle
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.runs import Observed, trainer_for
+from helpers.health_runs import between, dumps, loss_rule, observed
+from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
 
 import lightning_adapt as la
 from lightning_adapt.callbacks import (
@@ -43,51 +41,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Checkpoint directory",
     "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
 )
-
-ADAMW = partial(torch.optim.AdamW, lr=0.01)
-
-
-def _between(first: int, last: int, **options: Any) -> Rule:
-    """Holds for both weights from step ``first`` to step ``last``."""
-    severity = options.get("severity", "warning")
-    return Rule(
-        name=options.get("name", f"between-{severity}"),
-        meaning="A step of the training is in a range.",
-        measure=lambda window, limits: Verdict(
-            hit=[first <= window.table.step <= last and "weight" in row.name for row in window.table.rows],  # type: ignore[arg-type]
-            value=window["grad_rms"],
-        ),
-        patience=options.get("patience", 1),
-        severity=severity,
-        sentence="{parameter} is in the range at step {step}",
-        remedy="wait",
-        source="a test",
-    )
-
-
-def _loss_rule(limit: float) -> Rule:
-    return Rule(
-        name="loss",
-        meaning="The loss is large.",
-        measure=lambda window, limits: (
-            None
-            if window.facts.loss is None
-            else Verdict(window.facts.loss > limits["threshold"], window.facts.loss)
-        ),
-        thresholds={"threshold": limit},
-        sentence="loss {value}",
-        remedy="none",
-        source="a test",
-    )
-
-
-def _board(folder: Path) -> TensorBoardLogger:
-    return TensorBoardLogger(folder, name="", version="")
-
-
-def _module(**options: Any) -> Observed:
-    torch.manual_seed(0)
-    return Observed(ADAMW, **options)
 
 
 def _told(findings: list[Finding]) -> list[tuple[str, str, int, int, int | None]]:
@@ -123,8 +76,8 @@ def test_wherever_it_is_listed_it_finds_the_same_and_nothing_is_measured_twice(
     measured: list[int] = []
     measure = DynamicsProbe._measure
     monkeypatch.setattr(DynamicsProbe, "_measure", lambda *a, **k: (measured.append(1), measure(*a, **k))[1])
-    callbacks, health = _monitors(order, 1, [_between(3, 6), _loss_rule(-1.0)])
-    trainer_for(precision, *callbacks).fit(_module())
+    callbacks, health = _monitors(order, 1, [between(3, 6), loss_rule(-1.0)])
+    trainer_for(precision, *callbacks).fit(observed())
     found = _told(health.findings)
     assert [entry for entry in found if entry[0] != "loss"] == BETWEEN
     assert [entry for entry in found if entry[0] == "loss"] == [("loss", "", 0, 15, None)]
@@ -134,30 +87,30 @@ def test_wherever_it_is_listed_it_finds_the_same_and_nothing_is_measured_twice(
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_the_listed_monitor_keeps_its_cadence(order: str) -> None:
-    callbacks, health = _monitors(order, 4, [_between(0, 100)])
+    callbacks, health = _monitors(order, 4, [between(0, 100)])
     health._own._every_n_steps = 1
-    trainer_for("32-true", *callbacks).fit(_module())
+    trainer_for("32-true", *callbacks).fit(observed())
     assert _told(health.findings)[0] == ("between-warning", "body.weight", 3, 15, None)
 
 
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_a_monitor_that_attached_itself_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_ADAPT", "1")
-    health = OptimizerHealthMonitor([_between(0, 100)], every_n_steps=1, strict=True)
+    health = OptimizerHealthMonitor([between(0, 100)], every_n_steps=1, strict=True)
     trainer = trainer_for("32-true", health, log_every_n_steps=5)
     assert [type(c).__name__ for c in callbacks_factory()] == ["OptimizerDynamicsMonitor"]
     attached = [c for c in trainer.callbacks if isinstance(c, OptimizerDynamicsMonitor)]  # type: ignore[attr-defined]
     if not attached:
         pytest.skip("the entry point is not installed")
-    trainer.fit(_module())
+    trainer.fit(observed())
     assert attached[0].latest is not None
     assert _told(health.findings)[0] == ("between-warning", "body.weight", 4, 14, None)
 
 
 def test_two_optimizers_are_judged_each() -> None:
-    rule = _between(3, 6, severity="info")
+    rule = between(3, 6, severity="info")
     health = OptimizerHealthMonitor([rule], every_n_steps=1, strict=True)
-    trainer_for("16-mixed", health).fit(_module(manual=True))
+    trainer_for("16-mixed", health).fit(observed(manual=True))
     assert [(f.optimizer, f.parameter) for f in health.findings] == [
         ("AdamW", "body.weight"),
         ("AdamW-1", "head.weight"),
@@ -174,14 +127,14 @@ def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_the_terminal_is_told_once_and_at_the_end(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    rules = [_between(3, 6), _between(5, 20, severity="info")]
+    rules = [between(3, 6), between(5, 20, severity="info")]
     health = OptimizerHealthMonitor(rules, every_n_steps=1, strict=True)
     with (
         warnings.catch_warnings(record=True) as caught,
         caplog.at_level(logging.INFO, logger="lightning.pytorch"),
     ):
         warnings.simplefilter("always")
-        trainer_for("32-true", health).fit(_module())
+        trainer_for("32-true", health).fit(observed())
     said = [str(w.message) for w in caught if issubclass(w.category, HealthWarning)]
     assert said == [
         "OptimizerHealthMonitor: warning: step 3, between-warning: body.weight is in the range at step 3; "
@@ -199,10 +152,10 @@ def test_the_terminal_is_told_once_and_at_the_end(
 
 
 def test_a_healthy_run_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    health = OptimizerHealthMonitor([_between(99, 99)], every_n_steps=1, strict=True)
+    health = OptimizerHealthMonitor([between(99, 99)], every_n_steps=1, strict=True)
     with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
-        trainer_for("32-true", health).fit(_module())
-        trainer_for("32-true", OptimizerHealthMonitor(every_n_steps=99, strict=True)).fit(_module())
+        trainer_for("32-true", health).fit(observed())
+        trainer_for("32-true", OptimizerHealthMonitor(every_n_steps=99, strict=True)).fit(observed())
     assert "OptimizerHealthMonitor: nothing was found in 16 tables" in caplog.messages
     said = "OptimizerHealthMonitor: no table was read; `every_n_steps` says how often they are"
     assert said in caplog.messages
@@ -211,11 +164,11 @@ def test_a_healthy_run_says_so(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_loggers_are_told(tmp_path: Path) -> None:
     health = OptimizerHealthMonitor(
-        [_between(3, 6), _between(5, 20, severity="info")], every_n_steps=1, strict=True
+        [between(3, 6), between(5, 20, severity="info")], every_n_steps=1, strict=True
     )
-    loggers = [_board(tmp_path), CSVLogger(tmp_path, name="", version="csv")]
+    loggers = [tensorboard(tmp_path), CSVLogger(tmp_path, name="", version="csv")]
     trainer = trainer_for("32-true", health, logger=loggers)
-    trainer.fit(_module())
+    trainer.fit(observed())
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "scalars": 0})
     events.Reload()
     holding = [(e.step, e.value) for e in events.Scalars("health/warning")]
@@ -254,10 +207,10 @@ class Ends(Callback):
 @pytest.mark.parametrize("severity", ["warning", "critical"])
 def test_stop_ends_the_training_in_order(severity: str, tmp_path: Path) -> None:
     health = OptimizerHealthMonitor(
-        [_between(5, 99, severity=severity)], on_critical="stop", every_n_steps=1, strict=True
+        [between(5, 99, severity=severity)], on_critical="stop", every_n_steps=1, strict=True
     )
     ends, saves = Ends(), ModelCheckpoint(tmp_path, save_last=True)
-    module = _module()
+    module = observed()
     trainer = trainer_for("32-true", health, ends, saves, enable_checkpointing=True)
     trainer.fit(module)
     assert ends.ended
@@ -269,9 +222,9 @@ def test_stop_ends_the_training_in_order(severity: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["alone", "before", "after"])
 def test_raise_raises(order: str) -> None:
-    callbacks, health = _monitors(order, 1, [_between(5, 99, severity="critical")])
+    callbacks, health = _monitors(order, 1, [between(5, 99, severity="critical")])
     health._on_critical = "raise"
-    module = _module()
+    module = observed()
     with pytest.raises(
         CriticalFindingError, match=r"between-critical at step 5: body.weight.*; wait \(1 more"
     ):
@@ -283,10 +236,10 @@ def test_raise_raises(order: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_raise_raises_for_what_is_found_at_the_very_end() -> None:
-    health = OptimizerHealthMonitor([_between(15, 99, severity="critical")], on_critical="raise", strict=True)
+    health = OptimizerHealthMonitor([between(15, 99, severity="critical")], on_critical="raise", strict=True)
     dynamics = OptimizerDynamicsMonitor(1, strict=True)
     with pytest.raises(CriticalFindingError, match="at step 15"):
-        trainer_for("32-true", health, dynamics).fit(_module())
+        trainer_for("32-true", health, dynamics).fit(observed())
 
 
 @pytest.mark.parametrize("due", [2, 4])
@@ -302,123 +255,10 @@ def test_several_processes_decide_together_and_only_at_readings(
 
     monkeypatch.setattr("lightning_adapt.callbacks._trainer.any_rank", decide)
     monkeypatch.setattr(Trainer, "world_size", 2)
-    health = OptimizerHealthMonitor([_between(99, 99)], on_critical="raise", every_n_steps=due, strict=True)
+    health = OptimizerHealthMonitor([between(99, 99)], on_critical="raise", every_n_steps=due, strict=True)
     with pytest.raises(CriticalFindingError, match="a critical finding on the first process"):
-        trainer_for("32-true", health).fit(_module())
+        trainer_for("32-true", health).fit(observed())
     assert asked == [(due - 1, False), (2 * due - 1, False), (3 * due - 1, False)]
-
-
-# --- the black box ---
-
-
-def _dumps(folder: Path) -> list[Path]:
-    return sorted(folder.glob("health_dumps/*"))
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-@pytest.mark.parametrize("logger", [_board, partial(CSVLogger, name="", version="")])
-def test_a_critical_finding_leaves_the_last_tables(logger: Any, tmp_path: Path) -> None:
-    tmp_path = tmp_path / "run"
-    rules = [_between(9, 99, severity="critical"), _between(2, 4)]
-    health = OptimizerHealthMonitor(rules, keep=4, every_n_steps=1, strict=True)
-    dynamics = OptimizerDynamicsMonitor(1, history=None, strict=True)
-    trainer_for("32-true", dynamics, health, logger=logger(tmp_path)).fit(_module())
-    (dump,) = _dumps(tmp_path)
-    assert dump.name == "step_000009_between-critical"
-    history = la.read_dynamics(dump)
-    assert history.steps == (6, 7, 8, 9)
-    for table in history:
-        full = dynamics.history[table.step]
-        assert table["body.weight", "update_rms"] == pytest.approx(full["body.weight", "update_rms"])
-        assert (table.histograms == full.histograms).all()
-    assert [(f["rule"], f["ended_at"]) for f in la.read_findings(dump)] == [
-        ("between-warning", 5),
-        ("between-warning", 5),
-        ("between-critical", None),
-        ("between-critical", None),
-    ]
-    about = json.loads((dump / "findings.json").read_text())
-    assert about["reason"] == "between-critical"
-    assert [step for step, _ in about["losses"]] == list(range(10))
-    if logger is _board:  # the run is read as if there were no dump
-        assert len(la.read_dynamics(tmp_path)) == len(la.read_dynamics(tmp_path.parent)) == 16
-
-
-class Blinking(Observed):
-    """Its loss is inf in some batches; the gradients are as ever."""
-
-    bad: frozenset[int] = frozenset()
-
-    def training_step(self, batch: Tensor, index: int) -> Tensor:
-        loss = self.loss(batch, index)
-        return loss + (torch.inf if index in self.bad else 0.0)
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-@pytest.mark.parametrize(
-    ("precision", "bad", "found"),
-    [
-        ("32-true", {3, 4, 9}, [3, 9]),
-        ("bf16-mixed", {3, 4, 9}, [3, 9]),
-        ("16-mixed", {3, 4, 9}, []),
-        ("16-mixed", {3, 7, 8, 9, 10}, [9]),
-    ],
-)
-def test_a_loss_that_is_not_finite_leaves_the_last_tables(
-    precision: str, bad: set[int], found: list[int], tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    module = Blinking(ADAMW)
-    module.bad = frozenset(bad)
-    health = OptimizerHealthMonitor([_between(99, 99)], every_n_steps=1, strict=True)
-    trainer_for(precision, health, logger=_board(tmp_path)).fit(module)
-    names = [f"step_{step:06d}_loss-is-not-finite" for step in found]
-    assert [dump.name for dump in _dumps(tmp_path)] == names
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-def test_a_loss_between_two_readings_is_not_missed(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    module = Blinking(ADAMW)
-    module.bad = frozenset({5, 6})
-    health = OptimizerHealthMonitor(
-        [_between(99, 99)], every_n_steps=4, folder=tmp_path / "mine", strict=True
-    )
-    trainer_for("32-true", health).fit(module)
-    (dump,) = (tmp_path / "mine").iterdir()
-    assert dump.name == "step_000005_loss-is-not-finite"
-    losses = json.loads((dump / "findings.json").read_text())["losses"]
-    assert [step for step, loss in losses if loss == "inf"] == [5, 6]
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-def test_one_dump_for_a_loss_and_a_finding_that_say_the_same(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    module = Blinking(ADAMW)
-    module.bad = frozenset({5})
-    health = OptimizerHealthMonitor([_between(5, 9, severity="critical")], every_n_steps=1, strict=True)
-    trainer_for("32-true", health, logger=_board(tmp_path)).fit(module)
-    assert [dump.name for dump in _dumps(tmp_path)] == ["step_000005_between-critical"]
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-@pytest.mark.parametrize("most", [0, 2])
-def test_dumps_are_bounded(most: int, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    module = Blinking(ADAMW)
-    module.bad = frozenset(range(0, 16, 3))
-    health = OptimizerHealthMonitor([_between(99, 99)], dumps=most, every_n_steps=1, strict=True)
-    trainer_for("32-true", health, logger=_board(tmp_path)).fit(module)
-    assert len(_dumps(tmp_path)) == most
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-def test_without_a_log_folder_it_says_that_nothing_is_written(caplog: pytest.LogCaptureFixture) -> None:
-    health = OptimizerHealthMonitor([_between(9, 99, severity="critical")], every_n_steps=1, strict=True)
-    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
-        trainer_for("32-true", health).fit(_module())
-    said = "OptimizerHealthMonitor: no log folder, the last tables are not written; pass `folder`"
-    assert caplog.messages.count(said) == 1
 
 
 # --- how it ends ---
@@ -442,12 +282,12 @@ class Breaks(Callback):
 def test_an_exception_loses_nothing(
     error: type[BaseException], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    health = OptimizerHealthMonitor([_between(6, 99, severity="critical")], every_n_steps=1, strict=True)
-    trainer = trainer_for("32-true", Breaks(error, 6), health, logger=_board(tmp_path))
+    health = OptimizerHealthMonitor([between(6, 99, severity="critical")], every_n_steps=1, strict=True)
+    trainer = trainer_for("32-true", Breaks(error, 6), health, logger=tensorboard(tmp_path))
     with pytest.raises((error, SystemExit)):
-        trainer.fit(_module())
+        trainer.fit(observed())
     assert [finding.first_step for finding in health.findings] == [6, 6]
-    assert len(_dumps(tmp_path)) == 1
+    assert len(dumps(tmp_path)) == 1
     trainer.loggers[0].experiment.flush()  # type: ignore[attr-defined]
     assert len(la.read_findings(tmp_path)) == 2
     assert "health: 2 critical" in capfd.readouterr().err
@@ -464,20 +304,20 @@ def test_a_resumed_run_goes_on(at: int, order: str, tmp_path: Path) -> None:
             if batch_idx == at:
                 trainer.save_checkpoint(tmp_path / "middle.ckpt")
 
-    rules = [_between(3, 11, patience=4), _between(0, 99, severity="critical")]
+    rules = [between(3, 11, patience=4), between(0, 99, severity="critical")]
     callbacks, whole = _monitors(order, 1, rules)
-    trainer_for("32-true", *callbacks, Saves(), logger=_board(tmp_path / "a")).fit(_module())
+    trainer_for("32-true", *callbacks, Saves(), logger=tensorboard(tmp_path / "a")).fit(observed())
     saved = torch.load(tmp_path / "middle.ckpt", weights_only=True)["callbacks"]["OptimizerHealthMonitor"]
     assert saved["dumps"] == 1
     callbacks, rest = _monitors(order, 1, rules)
-    resumed = trainer_for("32-true", *callbacks, logger=_board(tmp_path / "b"))
-    resumed.fit(_module(), ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
+    resumed = trainer_for("32-true", *callbacks, logger=tensorboard(tmp_path / "b"))
+    resumed.fit(observed(), ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
     assert _told(rest.findings) == _told(whole.findings)
     assert ("between-warning", "body.weight", 6, 11, 12) in _told(rest.findings)
     latest = (rest._source or rest._own).latest
     assert latest is not None
     assert latest.real_steps == 16
-    assert not _dumps(tmp_path / "b")  # the critical finding began before
+    assert not dumps(tmp_path / "b")  # the critical finding began before
     assert rest.state_dict()["dumps"] == 1
 
 
@@ -491,13 +331,13 @@ def test_a_state_that_cannot_be_read_is_told_and_not_more() -> None:
 
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 def test_another_trainer_is_another_run_and_copies_keep_what_was_found() -> None:
-    health = OptimizerHealthMonitor([_between(3, 6)], every_n_steps=1, strict=True)
-    trainer_for("32-true", health).fit(_module())
+    health = OptimizerHealthMonitor([between(3, 6)], every_n_steps=1, strict=True)
+    trainer_for("32-true", health).fit(observed())
     assert _told(copy.deepcopy(health).findings) == BETWEEN
-    trainer_for("32-true", health).fit(_module())
+    trainer_for("32-true", health).fit(observed())
     assert _told(health.findings) == BETWEEN
     default = OptimizerHealthMonitor(every_n_steps=1, strict=True)
-    trainer_for("32-true", default).fit(_module())
+    trainer_for("32-true", default).fit(observed())
     assert pickle.loads(pickle.dumps(default)).findings == default.findings
 
 
@@ -509,10 +349,10 @@ def test_a_fault_in_a_rule_disables_that_rule() -> None:
         raise ZeroDivisionError("planted")
 
     broken = Rule("broken", "It fails.", fail, "never", "never", "a test")
-    rules = [broken, _between(3, 6, severity="info")]
+    rules = [broken, between(3, 6, severity="info")]
     health = OptimizerHealthMonitor(rules, every_n_steps=1, strict=True)
     with pytest.warns(RuntimeWarning, match="rule 'broken' is switched off") as caught:
-        trainer_for("32-true", health).fit(_module())
+        trainer_for("32-true", health).fit(observed())
     assert len([w for w in caught if "broken" in str(w.message)]) == 1
     assert len(health.findings) == 2
 
@@ -523,14 +363,14 @@ def test_a_fault_ends_the_monitor_and_not_the_training(method: str, monkeypatch:
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(HealthSession, method, fail)
-    module, dynamics = _module(), OptimizerDynamicsMonitor(1, history=None, strict=True)
+    module, dynamics = observed(), OptimizerDynamicsMonitor(1, history=None, strict=True)
     with pytest.warns(RuntimeWarning, match=r"OptimizerHealthMonitor switched itself off.*planted"):
         trainer_for("32-true", OptimizerHealthMonitor(), dynamics).fit(module)
     assert len(module.real) == len(dynamics.history) == 16
     assert not dynamics.listeners
     assert not module.trainer.optimizers[0]._optimizer_step_post_hooks
     with pytest.raises(ZeroDivisionError, match="planted"):
-        trainer_for("32-true", OptimizerHealthMonitor(every_n_steps=1, strict=True)).fit(_module())
+        trainer_for("32-true", OptimizerHealthMonitor(every_n_steps=1, strict=True)).fit(observed())
 
 
 def test_bad_arguments_are_told() -> None:

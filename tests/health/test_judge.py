@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.sick import CASES, Sick, run, tables_of
+from helpers.sick import CASES, Sick, tables_of
+from helpers.sick_runs import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.sick import CASES, Net, Sick, Tables, causes, infinite_at, loss_of, run, tables_of, usual, well
+from helpers.sick import CASES, Sick, causes, tables_of
+from helpers.sick_runs import Net, Tables, infinite_at, loss_of, run, usual, well
 
 from lightning_adapt.dynamics import COLUMNS, DynamicsTable, RowInfo
 from lightning_adapt.health import Facts, Finding, Judge, default_rules, judge_snapshot, lint_optimizer

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar
 from lightning_adapt.dynamics.engines import default_chunk
-from lightning_adapt.dynamics.engines.packed import COUNTS, FIGURES, MAXIMA, SUMS, Packed
+from lightning_adapt.dynamics.engines.packed import ADDED, COUNTS, FIGURES, MAXIMA, SUMS, Packed
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, UPDATE, WIDTH, Bins
 
 _MANTISSA = {torch.float64: (52, 1023, torch.int64), torch.float32: (23, 127, torch.int32)}
@@ -96,7 +96,7 @@ class _Work:
                 for name in ("first_moment", "numerator", "second_moment", "centering", "effective_lr")
             }
         self.flat = {name: _flat(t, order) for name, t in tensors.items() if t is not None}
-        self.totals = torch.zeros(len(COUNTS) + len(SUMS), dtype=dtype, device=device)
+        self.totals = torch.zeros(ADDED, dtype=dtype, device=device)
         self.tops = torch.full((len(MAXIMA),), -torch.inf, dtype=dtype, device=device)
         self.counts = (
             torch.zeros(len(HISTOGRAMS), WIDTH, dtype=torch.int32, device=device) if histograms else None

@@ -66,8 +66,9 @@ MAXIMA: tuple[str, ...] = (
     "effective_lr_negated_min",
     "update_absmax",
 )
-FIGURES = len(COUNTS) + len(SUMS) + len(MAXIMA)
-
+ADDED = len(COUNTS) + len(SUMS)
+"""Figures that are added where parts come together; of the others, `MAXIMA`, the largest stays."""
+FIGURES = ADDED + len(MAXIMA)
 
 #: Numbers of the step that fit behind the figures of a reading, see `Packed.together`.
 SPARE = 16

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from lightning_adapt.dynamics.engines import descriptors as form
-from lightning_adapt.dynamics.engines.packed import COUNTS, FIGURES, MAXIMA, SUMS
+from lightning_adapt.dynamics.engines.packed import ADDED, COUNTS, FIGURES, MAXIMA, SUMS
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, SECOND_MOMENT, UPDATE, WIDTH
 
 _NAMES = (*COUNTS, *SUMS, *MAXIMA)
@@ -51,7 +51,7 @@ SECOND_ABSMAX = tl.constexpr(_NAMES.index("second_moment_absmax"))
 RATE_MAX = tl.constexpr(_NAMES.index("effective_lr_max"))
 RATE_NEGATED_MIN = tl.constexpr(_NAMES.index("effective_lr_negated_min"))
 UPDATE_ABSMAX = tl.constexpr(_NAMES.index("update_absmax"))
-FIRST_MAXIMUM = tl.constexpr(len(COUNTS) + len(SUMS))
+FIRST_MAXIMUM = tl.constexpr(ADDED)
 ALL_FIGURES = tl.constexpr(FIGURES)
 
 CANONICAL = tl.constexpr(form.CANONICAL)

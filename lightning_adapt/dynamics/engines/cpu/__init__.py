@@ -15,7 +15,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLO
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
-from lightning_adapt.dynamics.engines.packed import COUNTS, SUMS, Packed, concatenated
+from lightning_adapt.dynamics.engines.packed import Packed, concatenated
 from lightning_adapt.dynamics.histograms import sample_stride
 from lightning_adapt.dynamics.table import RowInfo
 
@@ -102,7 +102,6 @@ def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
     packed.strides = [max(stride, 1) for stride in strides]
     into = packed.figures.numpy(), None if packed.counts is None else packed.counts.numpy()
     figures, counts = cut.room(*into)
-    figures[:, len(COUNTS) + len(SUMS) :] = -np.inf
     run(
         cut.pieces,
         cut.tasks,

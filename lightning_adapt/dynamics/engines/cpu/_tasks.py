@@ -8,14 +8,13 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from lightning_adapt.dynamics.engines.packed import COUNTS, FIGURES, SUMS
+from lightning_adapt.dynamics.engines.packed import ADDED, FIGURES
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, FloatArray, IntArray
 
 #: Elements of a task. Sums are taken task by task whatever the number of threads: results repeat bit for bit.
 TASK = 1 << 18
 #: What it costs to count an element, in units of measuring it.
 _COUNTING = 16
-
 
 Integers = npt.NDArray[np.int32]
 
@@ -37,15 +36,14 @@ class Tasks:
     places: int
 
     def room(self, figures: FloatArray, counts: Integers | None) -> tuple[FloatArray, Integers]:
-        """Zeros for the figures of each task, and for the counts of each place.
+        """Figures of nothing for each task, and counts for each place.
 
         Where a row has only one of them, this is the memory that was given for the rows themselves.
         """
         rows = len(self.first)
-        if len(self.tasks) == rows:
-            figures[:] = 0
-        else:
-            figures = np.zeros((len(self.tasks), FIGURES))
+        if len(self.tasks) > rows:
+            figures = np.empty((len(self.tasks), FIGURES))
+        figures[:, :ADDED], figures[:, ADDED:] = 0, -np.inf
         if counts is not None and self.places == rows:
             counts[:] = 0
         else:
@@ -57,9 +55,8 @@ class Tasks:
     ) -> None:
         """Put together what was measured in `room`: one row for each parameter."""
         if figures is not figures_of:
-            split = len(COUNTS) + len(SUMS)
-            np.add.reduceat(figures[:, :split], self.first, out=figures_of[:, :split])
-            np.maximum.reduceat(figures[:, split:], self.first, out=figures_of[:, split:])
+            np.add.reduceat(figures[:, :ADDED], self.first, out=figures_of[:, :ADDED])
+            np.maximum.reduceat(figures[:, ADDED:], self.first, out=figures_of[:, ADDED:])
         if counts_of is not None and counts is not counts_of:
             start = self.tasks[self.first, 3]
             stop = np.append(start[1:], len(counts))

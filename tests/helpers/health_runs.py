@@ -1,0 +1,57 @@
+"""Rules that hold when a test wants them to, and the runs they are tried on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from helpers.runs import ADAMW, Observed
+from lightning_adapt.health import Rule, Verdict
+
+
+def between(first: int, last: int, **options: Any) -> Rule:
+    """Holds for both weights from step ``first`` to step ``last``."""
+    severity = options.get("severity", "warning")
+    return Rule(
+        name=options.get("name", f"between-{severity}"),
+        meaning="A step of the training is in a range.",
+        measure=lambda window, limits: Verdict(
+            hit=[first <= window.table.step <= last and "weight" in row.name for row in window.table.rows],  # type: ignore[arg-type]
+            value=window["grad_rms"],
+        ),
+        patience=options.get("patience", 1),
+        severity=severity,
+        sentence="{parameter} is in the range at step {step}",
+        remedy="wait",
+        source="a test",
+    )
+
+
+def loss_rule(limit: float) -> Rule:
+    """Holds for the whole while the loss is above ``limit``."""
+    return Rule(
+        name="loss",
+        meaning="The loss is large.",
+        measure=lambda window, limits: (
+            None
+            if window.facts.loss is None
+            else Verdict(window.facts.loss > limits["threshold"], window.facts.loss)
+        ),
+        thresholds={"threshold": limit},
+        sentence="loss {value}",
+        remedy="none",
+        source="a test",
+    )
+
+
+def observed(**options: Any) -> Observed:
+    """The same module each time."""
+    torch.manual_seed(0)
+    return Observed(ADAMW, **options)
+
+
+def dumps(folder: Path) -> list[Path]:
+    """What the black box has left in a run's folder."""
+    return sorted(folder.glob("health_dumps/*"))
