@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.runs import ADAMW, Observed, accumulated, tensorboard, trainer_for
+from helpers.logged import accumulated
+from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -303,7 +304,7 @@ def test_without_tensorboard_the_monitor_still_works(tmp_path: Path) -> None:
         "import sys\n"
         "sys.modules['tensorboard'] = sys.modules['tensorboardX'] = None\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from helpers.runs import ADAMW, Observed, accumulated, tensorboard, trainer_for\n"
+        "from helpers.runs import Observed, trainer_for\n"
         "import lightning_adapt as la, torch\n"
         "from functools import partial\n"
         "from lightning_adapt.callbacks import OptimizerDynamicsMonitor\n"

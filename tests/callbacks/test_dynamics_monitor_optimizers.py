@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.runs import ADAMW, Observed, accumulated, tensorboard, trainer_for
+from helpers.logged import accumulated
+from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BaseFinetuning
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.health_runs import between, dumps, loss_rule, observed
+from helpers.logged import accumulated
 from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lightning_adapt as la
 from lightning_adapt.callbacks import (
@@ -169,8 +169,7 @@ def test_loggers_are_told(tmp_path: Path) -> None:
     loggers = [tensorboard(tmp_path), CSVLogger(tmp_path, name="", version="csv")]
     trainer = trainer_for("32-true", health, logger=loggers)
     trainer.fit(observed())
-    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "scalars": 0})
-    events.Reload()
+    events = accumulated(tmp_path)
     holding = [(e.step, e.value) for e in events.Scalars("health/warning")]
     told = 7 + REST - 1  # an end is told when it has lasted
     assert holding == [(step, 2.0 if 3 <= step < told else 0.0) for step in range(16)]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from helpers.runs import Observed, trainer_for
@@ -45,3 +46,10 @@ def train(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Lightning, for a model this small
         trainer_for(precision, monitor, *callbacks, logger=logger, log_every_n_steps=1).fit(module)
+
+
+def accumulated(folder: Path) -> EventAccumulator:
+    """All that was written into ``folder``."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0, "histograms": 0})
+    events.Reload()
+    return events

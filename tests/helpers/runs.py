@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -32,13 +31,6 @@ ADAMW = partial(torch.optim.AdamW, lr=0.01)
 def tensorboard(folder: Path) -> TensorBoardLogger:
     """A logger that writes into ``folder`` itself."""
     return TensorBoardLogger(folder, name="", version="")
-
-
-def accumulated(folder: Path) -> EventAccumulator:
-    """All that was written into ``folder``."""
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0, "histograms": 0})
-    events.Reload()
-    return events
 
 
 @dataclass
