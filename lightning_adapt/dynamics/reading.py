@@ -108,7 +108,7 @@ def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
         packed: What an engine measured.
         pieces: How many of its rows belong to each parameter.
     """
-    if len(pieces) == len(packed.figures):
+    if len(pieces) == packed.layout.rows:
         return packed
     figures = [
         torch.cat([part[:, :ADDED].sum(0), part[:, ADDED:].amax(0)])
@@ -121,7 +121,7 @@ def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
     strides = [
         max(packed.strides[end - n : end]) for end, n in zip(ends, pieces, strict=True) if packed.strides
     ]
-    return Packed(torch.stack(figures), counts, packed.scalars, strides)
+    return Packed.of(torch.stack(figures), counts, strides)
 
 
 def take(
@@ -174,4 +174,4 @@ def take(
     buffer = packed.buffer()
     watch.stop()
     host, ready, wait = to_host(buffer)
-    return Reading(tuple(infos), Layout.of(packed), host, ready, wait, known, dict(about), watch)
+    return Reading(tuple(infos), packed.layout, host, ready, wait, known, dict(about), watch)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from lightning_adapt.dynamics import COLUMNS, DynamicsProbe, DynamicsTable
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
 from lightning_adapt.dynamics.engines import eager, find_engine, reference
-from lightning_adapt.dynamics.engines.packed import Layout, finalise
+from lightning_adapt.dynamics.engines.packed import finalise
 from lightning_adapt.dynamics.table import RowInfo
 
 
 def _values(engine: object, rows: list[Row], **options: object) -> tuple[np.ndarray, np.ndarray]:
     packed = engine(rows, **options)  # type: ignore[operator]
-    measured = Layout.of(packed).unpack(packed.buffer())
+    measured = packed.layout.unpack(packed.buffer())
     assert measured.counts is not None
     return finalise(measured), measured.counts
 
@@ -268,9 +268,9 @@ def test_unknown_engine_lists_the_known() -> None:
 @pytest.mark.parametrize("engine", ["eager", "numba", "reference"])
 def test_no_rows_and_no_histograms(engine: str) -> None:
     packed = find_engine(engine)([], histograms=True)
-    assert finalise(Layout.of(packed).unpack(packed.buffer())).shape == (0, len(COLUMNS))
+    assert finalise(packed.layout.unpack(packed.buffer())).shape == (0, len(COLUMNS))
     row, _ = _adamw_row(*_example(0))
     packed = find_engine(engine)([row], histograms=False)
-    found = dict(zip(COLUMNS, finalise(Layout.of(packed).unpack(packed.buffer()))[0].tolist(), strict=True))
+    found = dict(zip(COLUMNS, finalise(packed.layout.unpack(packed.buffer()))[0].tolist(), strict=True))
     assert math.isnan(found["effective_lr_p50"])
     assert found["effective_lr_max"] > 0

@@ -20,7 +20,7 @@ from lightning_adapt.dynamics import histograms
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
 from lightning_adapt.dynamics.engines import choose, find_engine, reference
 from lightning_adapt.dynamics.engines.descriptors import SCALARS
-from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS, Layout, Packed, finalise
+from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS, Packed, finalise
 from lightning_adapt.dynamics.statistics import COLUMNS
 from lightning_adapt.dynamics.table import RowInfo
 
@@ -52,7 +52,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _columns(packed: Packed) -> np.ndarray:
-    return finalise(Layout.of(packed).unpack(packed.buffer()))
+    return finalise(packed.layout.unpack(packed.buffer()))
 
 
 def _agree(rows: list[Row], *, rtol: float = 1e-6, **options: Any) -> Packed:

@@ -46,11 +46,11 @@ def measure(rows: Iterable[Row], *, histograms: bool = True, chunk: int | None =
             counts.append(work.counts)
     if not figures:
         empty = torch.zeros(0, FIGURES, dtype=torch.float64)
-        return Packed(
+        return Packed.of(
             empty, torch.zeros(0, len(HISTOGRAMS), WIDTH, dtype=torch.int32) if histograms else None
         )
     home = figures[0].device
-    return Packed(
+    return Packed.of(
         torch.stack([f.to(home, non_blocking=True) for f in figures]),
         torch.stack([c.to(home, non_blocking=True) for c in counts]) if counts else None,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,65 +71,14 @@ ADDED = len(COUNTS) + len(SUMS)
 """Figures that are added where parts come together; of the others, `MAXIMA`, the largest stays."""
 FIGURES = ADDED + len(MAXIMA)
 
-#: Numbers of the step that fit behind the figures of a reading, see `Packed.together`.
+
+#: Numbers of the step that fit behind the figures of a reading, see `Packed.buffer`.
 SPARE = 16
 
 
 @dataclass
-class Packed:
-    """What an engine measured, still on the device.
-
-    Args:
-        figures: Shape ``(rows, FIGURES)``, float64 (float32 where the device has no float64): `COUNTS`,
-            `SUMS`, then `MAXIMA`, which mean nothing where the count that belongs to them is 0.
-        counts: Shape ``(rows, 3, WIDTH)``, int32, or ``None``.
-        scalars: 0-dim device tensors that travel along (found_inf, loss scale, learning rates).
-        strides: Which elements the counts of each row are of, see `sample_stride`; empty: all of them.
-        whole: The memory of ``figures`` and ``counts`` where they lie in one piece, from `together`.
-    """
-
-    figures: Tensor
-    counts: Tensor | None
-    scalars: Sequence[Tensor] = ()
-    strides: Sequence[int] = ()
-    whole: Tensor | None = None
-
-    @classmethod
-    def together(cls, rows: int, device: torch.device, *, counts: bool) -> Packed:
-        """Room for ``rows`` in one piece, not filled, so that nothing has to be put together afterwards."""
-        size = rows * FIGURES * 8
-        end = size + (rows * len(HISTOGRAMS) * WIDTH * 4 if counts else 0)
-        shape = (rows, len(HISTOGRAMS), WIDTH)
-        if device.type == "cpu":  # what torch takes for views is much beside a small reading
-            host = np.empty(end + 8 * SPARE, dtype=np.uint8)
-            figures = torch.from_numpy(host[:size].view(np.float64).reshape(rows, FIGURES))
-            counted = torch.from_numpy(host[size:end].view(np.int32).reshape(shape)) if counts else None
-            return cls(figures, counted, whole=torch.from_numpy(host))
-        whole = torch.empty(end + 8 * SPARE, dtype=torch.uint8, device=device)
-        figures = whole[:size].view(torch.float64).view(rows, FIGURES)
-        counted = whole[size:end].view(torch.int32).view(shape) if counts else None
-        return cls(figures, counted, whole=whole)
-
-    def buffer(self) -> Tensor:
-        """All of it as one flat uint8 tensor on the device."""
-        like, given = self.figures, list(self.scalars)
-        if self.whole is not None and len(given) <= SPARE:
-            if given:
-                end = len(self.whole) - 8 * SPARE
-                room = self.whole[end : end + like.itemsize * len(given)].view(like.dtype)
-                torch.stack([s.to(like.device, like.dtype) for s in given], out=room)
-            return self.whole
-        parts = [like.reshape(-1).view(torch.uint8)]
-        if self.counts is not None:
-            parts.append(self.counts.reshape(-1).view(torch.uint8))
-        if given:
-            parts.append(torch.stack([s.to(like.device, like.dtype) for s in given]).view(torch.uint8))
-        return torch.cat(parts)
-
-
-@dataclass
 class Unpacked:
-    """The same on the host, figures in float64."""
+    """What was measured, on the host, figures in float64."""
 
     figures: FloatArray
     counts: npt.NDArray[np.int32] | None
@@ -147,45 +97,117 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read the buffer of a `Packed`: what the host knows of it without looking."""
+    """How figures, then counts, then numbers of the step lie in one piece of memory.
+
+    Args:
+        rows: Of figures and counts.
+        histograms: Whether there are counts.
+        dtype: Of figures and numbers: float64, or float32 where the device has no float64.
+    """
 
     rows: int
-    scalars: int
     histograms: bool
-    dtype: torch.dtype
+    dtype: torch.dtype = torch.float64
 
-    @classmethod
-    def of(cls, packed: Packed) -> Layout:
-        """The layout of ``packed``."""
-        return cls(len(packed.figures), len(packed.scalars), packed.counts is not None, packed.figures.dtype)
+    @property
+    def split(self) -> int:
+        """Bytes of the figures, behind which the counts begin."""
+        return self.rows * FIGURES * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """Bytes of figures and counts."""
+        return self.split + (self.rows * len(HISTOGRAMS) * WIDTH * 4 if self.histograms else 0)
+
+    @property
+    def size(self) -> int:
+        """Bytes, with room for `SPARE` numbers."""
+        return self.end + 8 * SPARE
+
+    def arrays(self, memory: npt.NDArray[np.uint8]) -> tuple[FloatArray, npt.NDArray[np.int32] | None]:
+        """Figures and counts in memory on the host."""
+        kind: Any = np.float64 if self.dtype == torch.float64 else np.float32
+        figures: FloatArray = memory[: self.split].view(kind).reshape(self.rows, FIGURES)
+        if not self.histograms:
+            return figures, None
+        counts = memory[self.split : self.end].view(np.int32)
+        return figures, counts.reshape(self.rows, len(HISTOGRAMS), WIDTH)
 
     def unpack(self, buffer: Tensor) -> Unpacked:
-        """Read a buffer that has arrived on the host."""
-        raw = buffer.numpy()
-        kind = np.float64 if self.dtype == torch.float64 else np.float32
-        size = np.dtype(kind).itemsize
-        split = self.rows * FIGURES * size
-        figures = raw[:split].view(kind).reshape(self.rows, FIGURES).astype(np.float64)
-        end = split + (self.rows * len(HISTOGRAMS) * WIDTH * 4 if self.histograms else 0)
-        scalars = raw[end : end + self.scalars * size].view(kind).tolist()
-        counts = None
-        if self.histograms:
-            counts = raw[split:end].view(np.int32).reshape(self.rows, len(HISTOGRAMS), WIDTH)
-        return Unpacked(figures, counts, scalars)
+        """Read a buffer that has arrived on the host; numbers that nobody has set are anything."""
+        memory = buffer.numpy()
+        figures, counts = self.arrays(memory)
+        return Unpacked(figures.astype(np.float64), counts, memory[self.end :].view(figures.dtype).tolist())
+
+
+@dataclass
+class Packed:
+    """What an engine measured, still on the device.
+
+    Args:
+        memory: All of it in one piece, flat, uint8.
+        layout: What lies where.
+        scalars: 0-dim device tensors that travel along (found_inf, loss scale, learning rates).
+        strides: Which elements the counts of each row are of, see `sample_stride`; empty: all of them.
+    """
+
+    memory: Tensor
+    layout: Layout
+    scalars: Sequence[Tensor] = ()
+    strides: Sequence[int] = ()
+
+    @classmethod
+    def room(cls, rows: int, device: torch.device, *, histograms: bool) -> Packed:
+        """Room for ``rows``, not filled."""
+        layout = Layout(rows, histograms)
+        return cls(torch.empty(layout.size, dtype=torch.uint8, device=device), layout)
+
+    @classmethod
+    def of(cls, figures: Tensor, counts: Tensor | None, strides: Sequence[int] = ()) -> Packed:
+        """Put together what was measured apart."""
+        parts = [figures.reshape(-1).view(torch.uint8)]
+        if counts is not None:
+            parts.append(counts.reshape(-1).view(torch.uint8))
+        memory = torch.cat([*parts, parts[0].new_empty(8 * SPARE)])
+        return cls(memory, Layout(len(figures), counts is not None, figures.dtype), strides=strides)
+
+    @property
+    def figures(self) -> Tensor:
+        """Shape ``(rows, FIGURES)``: `COUNTS`, `SUMS`, `MAXIMA`; a maximum of nothing means nothing."""
+        return self.memory[: self.layout.split].view(self.layout.dtype).view(self.layout.rows, FIGURES)
+
+    @property
+    def counts(self) -> Tensor | None:
+        """Shape ``(rows, 3, WIDTH)``, int32, or ``None``."""
+        if not self.layout.histograms:
+            return None
+        counts = self.memory[self.layout.split : self.layout.end].view(torch.int32)
+        return counts.view(self.layout.rows, len(HISTOGRAMS), WIDTH)
+
+    def buffer(self) -> Tensor:
+        """All of it with its numbers, as one flat uint8 tensor on the device."""
+        if not self.scalars:
+            return self.memory
+        dtype, end = self.layout.dtype, self.layout.end
+        given = [s.to(self.memory.device, dtype) for s in self.scalars]
+        if len(given) > SPARE:
+            return torch.cat([self.memory[:end], torch.stack(given).view(torch.uint8)])
+        torch.stack(given, out=self.memory[end : end + dtype.itemsize * len(given)].view(dtype))
+        return self.memory
 
 
 def concatenated(parts: Sequence[Packed]) -> Packed:
     """The rows of several `Packed`, one after the other, on the device of those that are not on the host."""
     if len(parts) == 1:
         return parts[0]
-    homes = [part.figures.device for part in parts]
+    homes = [part.memory.device for part in parts]
     home = next((device for device in homes if device.type != "cpu"), homes[0])
     dtype = torch.float32 if home.type == "mps" else torch.float64
     counts = [part.counts.to(home, non_blocking=True) for part in parts if part.counts is not None]
-    return Packed(
+    return Packed.of(
         torch.cat([part.figures.to(home, dtype, non_blocking=True) for part in parts]),
         torch.cat(counts) if counts else None,
-        strides=[stride for part in parts for stride in (part.strides or [1] * len(part.figures))],
+        [stride for part in parts for stride in (part.strides or [1] * part.layout.rows)],
     )
 
 

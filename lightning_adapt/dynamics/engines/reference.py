@@ -41,9 +41,9 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
             counts.append(counted)
     table = torch.tensor(figures, dtype=torch.float64).reshape(-1, FIGURES)
     if not histograms:
-        return Packed(table, None)
+        return Packed.of(table, None)
     stacked = np.array(counts).reshape(-1, len(HISTOGRAMS), WIDTH)
-    return Packed(table, torch.from_numpy(stacked.astype(np.int32)))
+    return Packed.of(table, torch.from_numpy(stacked.astype(np.int32)))
 
 
 def predicted_update(row: Row) -> FloatArray:

@@ -46,7 +46,7 @@ from lightning_adapt.dynamics.engines.descriptors import (
     Descriptor,
     describe,
 )
-from lightning_adapt.dynamics.engines.packed import FIGURES, Packed
+from lightning_adapt.dynamics.engines.packed import FIGURES, Packed, concatenated
 from lightning_adapt.dynamics.engines.triton_kernel import begin, measure_blocks, merge_blocks
 from lightning_adapt.dynamics.histograms import sample_stride
 
@@ -186,13 +186,16 @@ class _Batch:
             return eager.measure([], histograms=self.histograms)
         if len(self.measured) == 1:
             return replace(self.measured[0][1], strides=self.strides)
-        home = self.measured[0][1].figures.device
-        parts = [(place, i, packed) for places, packed in self.measured for i, place in enumerate(places)]
-        parts.sort(key=lambda part: part[0])
-        figures = torch.stack([packed.figures[i].to(home, non_blocking=True) for _, i, packed in parts])
-        counts = [packed.counts[i] for _, i, packed in parts if packed.counts is not None]
-        counts = [counted.to(home, non_blocking=True) for counted in counts]
-        return Packed(figures, torch.stack(counts) if counts else None, strides=self.strides)
+        places = [place for measured, _ in self.measured for place in measured]
+        packed = concatenated([packed for _, packed in self.measured])
+        order = np.argsort(places).tolist()  # on the host: an index would have to be sent to the device
+
+        def ordered(rows: Tensor) -> Tensor:
+            each = rows.unbind()
+            return torch.stack([each[i] for i in order])
+
+        counts = None if packed.counts is None else ordered(packed.counts)
+        return Packed.of(ordered(packed.figures), counts, self.strides)
 
     def _launch(self) -> None:
         for device, entries in self.waiting.items():
@@ -220,7 +223,7 @@ def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Pa
     order = [place for places in groups.values() for place in places]
     table, on_device = _send([entries[place] for place in order], order, device, histograms)
     rows, blocks = len(entries), table.blocks
-    packed = Packed.together(rows, device, counts=histograms)
+    packed = Packed.room(rows, device, histograms=histograms)
     counts = packed.counts
     size = 0 if counts is None else counts.numel()
     if size or on_device:

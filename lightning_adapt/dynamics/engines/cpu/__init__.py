@@ -15,7 +15,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLO
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
-from lightning_adapt.dynamics.engines.packed import Packed, concatenated
+from lightning_adapt.dynamics.engines.packed import Layout, Packed, concatenated
 from lightning_adapt.dynamics.histograms import sample_stride
 from lightning_adapt.dynamics.table import RowInfo
 
@@ -98,9 +98,9 @@ def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
     """Measure ``batch`` on all threads that torch has."""
     threads, strides = torch.get_num_threads(), tuple([entry.stride for entry in batch])
     cut = tasks_of(tuple([entry.row.numel for entry in batch]), strides, threads)
-    packed = Packed.together(len(batch), torch.device("cpu"), counts=histograms)
-    packed.strides = [max(stride, 1) for stride in strides]
-    into = packed.figures.numpy(), None if packed.counts is None else packed.counts.numpy()
+    layout = Layout(len(batch), histograms)
+    memory = np.empty(layout.size, dtype=np.uint8)
+    into = layout.arrays(memory)
     figures, counts = cut.room(*into)
     run(
         cut.pieces,
@@ -115,4 +115,4 @@ def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
         threads,
     )
     cut.merge(figures, counts, *into)
-    return packed
+    return Packed(torch.from_numpy(memory), layout, strides=[max(stride, 1) for stride in strides])
