@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,12 @@ def test_own_rule_in_five_lines() -> None:
 def test_register_rule_refuses_what_is_no_optimizer() -> None:
     with pytest.raises(TypeError, match=r"`optimizer_class` must be a subclass of torch\.optim\.Optimizer"):
         register_rule(nn.Linear)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("needs", [{"remember": ("eta",)}, {"prepare": lambda view: {}}])
+def test_register_rule_refuses_to_share_what_each_parameter_has_of_its_own(needs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`shared` must be False for a rule with `remember` or `prepare`"):
+        register_rule(torch.optim.SGD, shared=True, **needs)
 
 
 def _one_step(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> tuple[object, torch.Tensor]:
