@@ -136,6 +136,7 @@ def test_a_fault_is_a_message_in_the_tab(tab: Tab, route: str, code: int, senten
     def answer(request: Any) -> None:
         request.abort() if code == 0 else request.fulfill(status=code, body=f"{sentence} <b>so</b>")
 
+    tab.open()  # there must be a page to be loaded again, whichever test a process begins with
     pattern = re.compile(rf"/lightning_adapt/{route}\b")
     tab.page.route(pattern, answer)
     try:
