@@ -38,7 +38,6 @@ class Family:
         gradient_factor: Scalar = 1.0,
         applied: Scalar = 1.0,
     ) -> None:
-        self.gradient_factor, self.applied = gradient_factor, applied
         self._values: list[Any] = [getattr(step, name) for name in _FIELDS]
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         entries = {id(value): name for name, value in tensors.items()}

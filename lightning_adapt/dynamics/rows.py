@@ -125,7 +125,9 @@ def build_rows(
                 families[key] = _family(rule, view, now)
             family = families[key]
             if family is not None:
-                yield _relative(family, member, view, count.place if isinstance(count, DeviceCount) else 0)
+                place = count.place if isinstance(count, DeviceCount) else 0
+                step = family.step_of(view.state, place)
+                yield _row(member, view, step, now, described=family.described(place))
                 continue
         if isinstance(count, DeviceCount):
             view.step = count.counts[count.place]
@@ -154,27 +156,11 @@ def _family(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | No
     step = canonical_step(rule, view)
     if step is None:
         return None
-    applied = now.applied if view.gradient is not None else 0.0
     counts = len(view.step) if isinstance(view.step, Tensor) else 0
     try:
-        return Family(step, view.state, counts, now.gradient_factor, applied)
+        return Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
     except LookupError:
         return None
-
-
-def _relative(family: Family, member: Member, view: StepView, place: int) -> Row:
-    """The row of a parameter that belongs to ``family``."""
-    step = family.step_of(view.state, place)
-    return Row(
-        info=_with_state_dtype(member.info, step),
-        parameter=view.parameter,
-        before=view.before,
-        gradient=view.gradient,
-        canonical=step,
-        gradient_factor=family.gradient_factor,
-        applied=family.applied,
-        described=family.described(place),
-    )
 
 
 def _alone(
@@ -187,17 +173,25 @@ def _alone(
     view = prepared(rule, view)
     for position, piece in enumerate(cut(view, size)):
         step = canonical_step(rule, piece)
-        yield Row(
-            info=_with_state_dtype(member.info, step),
-            parameter=piece.parameter,
-            before=piece.before,
-            gradient=piece.gradient,
-            canonical=step,
-            gradient_factor=now.gradient_factor,
-            applied=now.applied if piece.gradient is not None else 0.0,
-            continues=position > 0,
-            temporary=_made(step, piece, view) if step is not None and makes else 0,
-        )
+        made = _made(step, piece, view) if step is not None and makes else 0
+        yield _row(member, piece, step, now, continues=position > 0, temporary=made)
+
+
+def _row(member: Member, view: StepView, step: CanonicalStep | None, now: Circumstances, **more: Any) -> Row:
+    return Row(
+        info=_with_state_dtype(member.info, step),
+        parameter=view.parameter,
+        before=view.before,
+        gradient=view.gradient,
+        canonical=step,
+        gradient_factor=now.gradient_factor,
+        applied=_applied(view, now),
+        **more,
+    )
+
+
+def _applied(view: StepView, now: Circumstances) -> Scalar:
+    return now.applied if view.gradient is not None else 0.0
 
 
 def _reads(rule: UpdateRule, view: StepView) -> Reads:

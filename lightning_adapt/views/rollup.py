@@ -62,8 +62,9 @@ def summaries(
     dot, update, gradient = _products(table.values, at)
     largest, lowest = [at[name] for name in _LARGEST], at["effective_lr_min"]
     every = np.ones(len(table.rows), dtype=bool)
+    chosen = [every if rows is None else rows for rows in selections]
     found: list[dict[str, float]] = []
-    for kept in (every if rows is None else rows for rows in selections):
+    for kept in chosen:
         values, total = table.values[kept], weights[kept].sum(axis=0)
         means: FloatArray = np.full(len(at), np.nan)
         np.divide(terms[kept].sum(axis=0), total, out=means, where=total > 0)
@@ -78,7 +79,7 @@ def summaries(
         found.append(one)
     if table.histograms is not None:
         counted = table.histograms[:, 0]
-        counts = [counted[every if rows is None else rows].sum(axis=0, dtype=np.int64) for rows in selections]
+        counts = [counted[kept].sum(axis=0, dtype=np.int64) for kept in chosen]
         ends = ([one[f"effective_lr_{end}"] for one in found] for end in ("min", "max"))
         rates = quantiles(np.array(counts), [*EFFECTIVE_LR_QUANTILES.values()], EFFECTIVE_LR, *ends)
         for one, each in zip(found, rates.T.tolist(), strict=True):

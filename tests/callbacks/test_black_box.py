@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.health_runs import between, dumps, observed
-from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
+from helpers.runs import ADAMW, SMALL_RUN, Observed, tensorboard, trainer_for
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
@@ -21,14 +21,7 @@ from lightning_adapt.callbacks import (
     OptimizerHealthMonitor,
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:The number of training batches",
-    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
-    "ignore:.*lr_scheduler.step.*before.*optimizer.step",
-    "ignore:Checkpoint directory",
-    "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
-)
+pytestmark = SMALL_RUN
 
 
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")

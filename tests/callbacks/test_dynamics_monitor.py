@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.logged import accumulated
-from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
+from helpers.runs import ADAMW, SMALL_RUN, Observed, tensorboard, trainer_for
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -25,14 +25,7 @@ from lightning_adapt.dynamics import COLUMNS
 from lightning_adapt.views.packed_counts import BLOCK
 from lightning_adapt.views.scalars import GLOBAL_COLUMNS, LEDGER
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:The number of training batches",
-    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
-    "ignore:.*lr_scheduler.step.*before.*optimizer.step",
-    "ignore:Checkpoint directory",
-    "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
-)
+pytestmark = SMALL_RUN
 
 
 def test_logs_at_the_cadence_of_the_trainer(tmp_path: Path) -> None:

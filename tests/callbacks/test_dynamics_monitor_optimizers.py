@@ -9,21 +9,14 @@ from typing import Any
 import pytest
 import torch
 from helpers.logged import accumulated
-from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
+from helpers.runs import ADAMW, SMALL_RUN, Observed, tensorboard, trainer_for
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BaseFinetuning
 
 import lightning_adapt as la
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:The number of training batches",
-    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
-    "ignore:.*lr_scheduler.step.*before.*optimizer.step",
-    "ignore:Checkpoint directory",
-    "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
-)
+pytestmark = SMALL_RUN
 
 
 class WithoutHooks:
@@ -48,14 +41,15 @@ class WithoutHooks:
         pass
 
 
+HOOKLESS: Any = WithoutHooks  # for a type checker, too, it is no optimizer
+
+
 def test_an_optimizer_without_hooks_is_refused_with_one_sentence() -> None:
     with pytest.warns(UserWarning, match="WithoutHooks must have `register_step_post_hook`"):
-        trainer_for("32-true", OptimizerDynamicsMonitor(every_n_steps=1), max_steps=2).fit(
-            Observed(WithoutHooks)  # type: ignore[arg-type]
-        )
+        trainer_for("32-true", OptimizerDynamicsMonitor(every_n_steps=1), max_steps=2).fit(Observed(HOOKLESS))
     with pytest.raises(MisconfigurationException, match=r"derive it from torch.optim.Optimizer"):
         trainer_for("32-true", OptimizerDynamicsMonitor(every_n_steps=1, strict=True), max_steps=2).fit(
-            Observed(WithoutHooks)  # type: ignore[arg-type]
+            Observed(HOOKLESS)
         )
 
 
@@ -131,7 +125,7 @@ class Alternating(Observed):
     """The head steps only every third batch, as in adversarial training."""
 
     def training_step(self, batch: torch.Tensor, index: int) -> None:
-        body, head = self.optimizers()  # type: ignore[misc]
+        body, head = self.each_optimizer()
         self.toggle_optimizer(body)
         self.manual_backward(self.loss(batch, index))
         body.step()
@@ -224,18 +218,19 @@ def test_sharded_strategies_are_refused_in_setup() -> None:
         callbacks: tuple[()] = ()
         loggers: tuple[()] = ()
 
+    trainer: Any = Sharded()  # as much of one as is looked at
     monitor = OptimizerDynamicsMonitor(strict=True)
     with pytest.raises(MisconfigurationException, match="use DDP or a single device"):
-        monitor.setup(Sharded(), Observed(ADAMW), "fit")  # type: ignore[arg-type]
+        monitor.setup(trainer, Observed(ADAMW), "fit")
     with pytest.warns(UserWarning, match="FSDPStrategy, which shards"):
-        OptimizerDynamicsMonitor().setup(Sharded(), Observed(ADAMW), "fit")  # type: ignore[arg-type]
+        OptimizerDynamicsMonitor().setup(trainer, Observed(ADAMW), "fit")
 
 
 class Failing(Observed):
     """The first step runs out of memory in its closure; the module catches it and goes on."""
 
     def training_step(self, batch: torch.Tensor, index: int) -> None:
-        optimizer = self.optimizers()[0]  # type: ignore[index]
+        optimizer = self.each_optimizer()[0]
 
         def closure() -> torch.Tensor:
             if index == 0:
@@ -280,7 +275,7 @@ def test_no_loss_is_no_skip_and_does_not_freeze_the_keys(precision: str, tmp_pat
 
 class Raw(Observed):
     def training_step(self, batch: torch.Tensor, index: int) -> None:
-        for optimizer in self.optimizers(use_pl_optimizer=False):  # type: ignore[union-attr]
+        for optimizer in self.each_optimizer(bare=True):
             optimizer.zero_grad()
             self.manual_backward(self.loss(batch, index))
             optimizer.step()
@@ -300,7 +295,7 @@ class MovingClosure(Observed):
     seen: dict[int, torch.Tensor] = {}  # noqa: RUF012
 
     def training_step(self, batch: torch.Tensor, index: int) -> None:
-        optimizer = self.optimizers()[0]  # type: ignore[index]
+        optimizer = self.each_optimizer()[0]
 
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
@@ -328,9 +323,10 @@ def test_what_a_closure_does_by_hand_is_no_update(precision: str) -> None:
 def test_two_optimizers_of_which_one_has_no_hooks() -> None:
     class Both(Observed):
         def training_step(self, batch: torch.Tensor, index: int) -> None:
-            self.optimizers()[0].zero_grad()  # type: ignore[index]
+            optimizer = self.each_optimizer()[0]
+            optimizer.zero_grad()
             self.manual_backward(self.loss(batch, index))
-            self.optimizers()[0].step()  # type: ignore[index]
+            optimizer.step()
 
         def configure_optimizers(self) -> Any:
             return [ADAMW(self.body.parameters()), WithoutHooks(self.head.parameters())]

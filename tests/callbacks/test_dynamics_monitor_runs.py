@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
+from helpers.runs import ADAMW, SMALL_RUN, Observed, tensorboard, trainer_for
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -18,14 +17,7 @@ import lightning_adapt as la
 from lightning_adapt.callbacks import OptimizerDynamicsMonitor
 from lightning_adapt.dynamics import DynamicsTable
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:The number of training batches",
-    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
-    "ignore:.*lr_scheduler.step.*before.*optimizer.step",
-    "ignore:Checkpoint directory",
-    "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
-)
+pytestmark = SMALL_RUN
 
 
 def test_fit_twice_reads_the_new_optimizer() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers.health_runs import between, dumps, loss_rule, observed
 from helpers.logged import accumulated
-from helpers.runs import ADAMW, Observed, tensorboard, trainer_for
+from helpers.runs import ADAMW, SMALL_RUN, Observed, tensorboard, trainer_for
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
@@ -33,14 +33,7 @@ from lightning_adapt.dynamics import DynamicsProbe
 from lightning_adapt.health import Finding, Rule, Verdict
 from lightning_adapt.health.tally import REST
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:The number of training batches",
-    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
-    "ignore:.*lr_scheduler.step.*before.*optimizer.step",
-    "ignore:Checkpoint directory",
-    "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
-)
+pytestmark = SMALL_RUN
 
 
 def _told(findings: list[Finding]) -> list[tuple[str, str, int, int, int | None]]:

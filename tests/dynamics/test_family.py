@@ -76,10 +76,10 @@ def _many(count: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 @pytest.mark.parametrize("cls", [*ADAM_LIKE, torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adagrad])
 def test_a_rule_is_asked_once_for_each_group(
-    cls: type[torch.optim.Optimizer], monkeypatch: pytest.MonkeyPatch
+    cls: Callable[..., torch.optim.Optimizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = [{"params": _many(5)}, {"params": _many(5), "weight_decay": 0.0}]
-    optimizer = cls(groups, lr=0.1, weight_decay=0.1)  # type: ignore[call-arg]
+    optimizer = cls(groups, lr=0.1, weight_decay=0.1)
     optimizer.step()
     assert _asked(monkeypatch, optimizer) == (10 if cls is torch.optim.NAdam else 2)
 
@@ -145,10 +145,10 @@ SHARED = [cls for cls, rule in update_rules._RULES.items() if rule.shared]
 
 
 @pytest.mark.parametrize("cls", SHARED, ids=lambda cls: cls.__name__)
-def test_numbers_follow_count_by_count(cls: type[torch.optim.Optimizer]) -> None:
+def test_numbers_follow_count_by_count(cls: Callable[..., torch.optim.Optimizer]) -> None:
     counts = torch.tensor([1.0, 2.0, 7.0, 1000.0], dtype=torch.float64)
     parameters = _many(1)
-    optimizer = cls(parameters, lr=0.1, weight_decay=0.1)  # type: ignore[call-arg]
+    optimizer = cls(parameters, lr=0.1, weight_decay=0.1)
     optimizer.step()
     rule, group = rule_for(optimizer), optimizer.param_groups[0]
     assert rule is not None
@@ -168,10 +168,10 @@ def test_numbers_follow_count_by_count(cls: type[torch.optim.Optimizer]) -> None
                 assert one is many or one == many
 
 
-def _operations(cls: type[torch.optim.Optimizer], parameters: int) -> int:
+def _operations(cls: Callable[..., torch.optim.Optimizer], parameters: int) -> int:
     """Operations of torch for the rows of an optimizer whose steps lie on its device."""
     model = [torch.zeros(3, device="meta", requires_grad=True) for _ in range(parameters)]
-    optimizer = cls(model, lr=0.1)  # type: ignore[call-arg]
+    optimizer = cls(model, lr=0.1)
     for p in model:
         p.grad = torch.zeros_like(p)
         optimizer.state[p] = {"step": torch.ones((), device="meta")} | {
@@ -185,6 +185,6 @@ def _operations(cls: type[torch.optim.Optimizer], parameters: int) -> int:
 
 @pytest.mark.parametrize("cls", SHARED, ids=lambda cls: cls.__name__)
 def test_steps_on_a_device_do_not_cost_operations_for_each_parameter(
-    cls: type[torch.optim.Optimizer],
+    cls: Callable[..., torch.optim.Optimizer],
 ) -> None:
     assert _operations(cls, 40) == _operations(cls, 4)

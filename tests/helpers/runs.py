@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,6 +25,16 @@ IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
     "fused": {"fused": True},
 }
 
+
+SMALL_RUN = pytest.mark.filterwarnings(
+    "ignore:The 'train_dataloader' does not have many workers",
+    "ignore:The number of training batches",
+    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
+    "ignore:.*lr_scheduler.step.*before.*optimizer.step",
+    "ignore:Checkpoint directory",
+    "ignore:You.re resuming from a checkpoint that ended before the epoch ended",
+)
+"""What Lightning remarks on runs of a few steps that are stopped and resumed."""
 
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
 
@@ -63,6 +74,15 @@ class Observed(LightningModule):
         self.make, self.poison, self.automatic_optimization = make, poison, not manual
         self.real: list[Real] = []
 
+    def each_optimizer(self, *, bare: bool = False) -> list[Any]:
+        """Its optimizers in manual optimization, of which Lightning says that they may be one alone.
+
+        Args:
+            bare: Without what Lightning puts around them.
+        """
+        found: Any = self.optimizers(use_pl_optimizer=not bare)
+        return list(found)
+
     def loss(self, batch: Tensor, index: int) -> Tensor:
         out = self.head(torch.tanh(self.body(batch.to(self.body.weight.dtype))))
         loss = out.square().mean()
@@ -71,7 +91,7 @@ class Observed(LightningModule):
     def training_step(self, batch: Tensor, index: int) -> Tensor | None:
         if self.automatic_optimization:
             return self.loss(batch, index)
-        for optimizer in self.optimizers():  # type: ignore[union-attr]
+        for optimizer in self.each_optimizer():
             optimizer.zero_grad()
             self.manual_backward(self.loss(batch, index))
             with self._written_down():

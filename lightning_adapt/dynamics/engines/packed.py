@@ -89,11 +89,6 @@ class Unpacked:
         """`COUNTS` and `SUMS` by name, one entry a row."""
         return dict(zip((*COUNTS, *SUMS), self.figures.T, strict=False))
 
-    @property
-    def maxima(self) -> dict[str, FloatArray]:
-        """`MAXIMA` by name, one entry a row."""
-        return dict(zip(MAXIMA, self.figures.T[-len(MAXIMA) :], strict=True))
-
 
 @dataclass(frozen=True)
 class Layout:

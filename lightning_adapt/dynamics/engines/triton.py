@@ -126,6 +126,7 @@ class _Entry:
 
     place: int
     stride: int
+    block: int
     row: Descriptor
     addresses: tuple[int, ...]
     combination: _Combination
@@ -173,7 +174,8 @@ class _Batch:
         stride = sample_stride(tuple(row.parameter.shape))
         if self.histograms:
             self.strides[place] = stride
-        entry = _Entry(place, stride, descriptor, addresses, combination)
+        block = COUNTED_BLOCK if self.histograms and stride == 1 else BLOCK
+        entry = _Entry(place, stride, block, descriptor, addresses, combination)
         self.waiting.setdefault(device, []).append(entry)
         self.temporary += row.temporary
         if self.temporary >= MOST_TEMPORARY:
@@ -221,7 +223,7 @@ def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Pa
     for place, entry in enumerate(entries):
         groups.setdefault(entry.combination, []).append(place)
     order = [place for places in groups.values() for place in places]
-    table, on_device = _send([entries[place] for place in order], order, device, histograms)
+    table, on_device = _send([entries[place] for place in order], order, device)
     rows, blocks = len(entries), table.blocks
     packed = Packed.room(rows, device, histograms=histograms)
     counts = packed.counts
@@ -286,20 +288,20 @@ def _launch_combination(
 _tables: dict[object, _Table] = {}
 
 
-def _send(
-    entries: list[_Entry], places: list[int], device: torch.device, histograms: bool
-) -> tuple[_Table, bool]:
+def _send(entries: list[_Entry], places: list[int], device: torch.device) -> tuple[_Table, bool]:
     """Bring the table up to date in one copy; says whether it names numbers on the device."""
     numbers, whereabouts = _scalars(entries, device)
     addresses = np.array([entry.addresses for entry in entries], dtype=np.int64)
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    facts = tuple((e.row.numel, e.stride, p, e.combination) for e, p in zip(entries, places, strict=True))
+    facts = tuple(
+        (e.row.numel, e.stride, e.block, p, e.combination) for e, p in zip(entries, places, strict=True)
+    )
     # A stream, a thread: nobody overwrites a table that somebody else's kernel still reads.
-    key = (device, stream, threading.get_ident(), BLOCK, histograms, facts)
+    key = (device, stream, threading.get_ident(), facts)
     table = _tables.pop(key, None)
     parts = [numbers.view(np.int64).ravel(), whereabouts.ravel()]
     if table is None:
-        table, owners = _new_table(entries, places, addresses, device, histograms)
+        table, owners = _new_table(entries, places, addresses, device)
         parts += [addresses.ravel(), table.facts.ravel(), owners]
     elif not np.array_equal(addresses, table.addresses):
         parts.append(addresses.ravel())
@@ -318,15 +320,11 @@ def _copy(words: npt.NDArray[np.int64], table: Tensor) -> None:
 
 
 def _new_table(
-    entries: list[_Entry],
-    places: list[int],
-    addresses: npt.NDArray[np.int64],
-    device: torch.device,
-    histograms: bool,
+    entries: list[_Entry], places: list[int], addresses: npt.NDArray[np.int64], device: torch.device
 ) -> tuple[_Table, npt.NDArray[np.int64]]:
     """A table that nothing was sent to yet, and the row of each block."""
     numels = np.array([entry.row.numel for entry in entries], dtype=np.int64)
-    sizes = np.array([COUNTED_BLOCK if histograms and e.stride == 1 else BLOCK for e in entries])
+    sizes = np.array([entry.block for entry in entries], dtype=np.int64)
     blocks = -(-numels // sizes)
     first = np.concatenate([[0], np.cumsum(blocks)[:-1]])
     facts = np.stack([numels, [entry.stride for entry in entries], places, first, blocks, sizes], axis=1)
