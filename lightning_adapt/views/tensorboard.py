@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from torch.utils.tensorboard.summary import histogram_raw
+from torch.utils.tensorboard.summary import text as text_page
 
 from lightning_adapt._text import printable
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, Bins, FloatArray
 from lightning_adapt.dynamics.table import DynamicsTable
+from lightning_adapt.views.checksums import hasten
 from lightning_adapt.views.event_file import tag_of, to_summary
 from lightning_adapt.views.rollup import floor_cause, worst_rows
 from lightning_adapt.views.scalars import ScalarPlan, key
@@ -29,6 +32,7 @@ class TensorBoardView:
 
     def __init__(self, writer: Any, *, worst: int = 10, trained: Mapping[str, Any] | None = None) -> None:
         self._writer, self._worst, self._trained = writer, worst, trained
+        hasten(writer)
         self._described: set[str] = set()
         self._charts: dict[str, list[Any]] = {}
 
@@ -41,16 +45,15 @@ class TensorBoardView:
         tag = tag_of(table)
         summary = to_summary(table, describe=tag not in self._described, trained=self._trained)
         self._described.add(tag)
+        if not table.skipped:
+            for bins in (EFFECTIVE_LR, SECOND_MOMENT):
+                histogram = log10_histogram(table, bins)
+                if histogram is not None:
+                    summary.MergeFrom(histogram_raw(key(plan.prefix, f"log10_{bins.name}"), **histogram))
+            text = key(plan.prefix, "worst_parameters")
+            summary.MergeFrom(text_page(text, worst_markdown(table, self._worst)))
+        # All in one event: each wakes the thread that writes the file, which then competes with the training.
         self._writer._get_file_writer().add_summary(summary, table.step)
-        if table.skipped:
-            return
-        for bins in (EFFECTIVE_LR, SECOND_MOMENT):
-            histogram = log10_histogram(table, bins)
-            if histogram is not None:
-                tag = key(plan.prefix, f"log10_{bins.name}")
-                self._writer.add_histogram_raw(tag, **histogram, global_step=table.step)
-        text = key(plan.prefix, "worst_parameters")
-        self._writer.add_text(text, worst_markdown(table, self._worst), table.step)
 
 
 def write_scalars(writer: Any, scalars: Mapping[str, float], step: int) -> None:
@@ -79,25 +82,28 @@ def log10_histogram(table: DynamicsTable, bins: Bins) -> dict[str, Any] | None:
     counts = table.histograms[:, HISTOGRAMS.index(bins)].sum(axis=0, dtype=np.int64)[1:-1]
     if not counts.any():
         return None
-    limits = _log10_edges(bins)
-    centres = (limits[1:] + limits[:-1]) / 2
-    first, last = np.flatnonzero(counts)[[0, -1]]
+    limits, powers = _log10_edges(bins)
+    number, total, squares = (powers @ counts.astype(np.float64)).tolist()
+    occupied = counts.nonzero()[0]
+    first, last = int(occupied[0]), int(occupied[-1])
     return {
-        "min": float(limits[first]),
-        "max": float(limits[last + 1]),
-        "num": int(counts.sum()),
-        "sum": float(counts @ centres),
-        "sum_squares": float(counts @ centres**2),
+        "min": limits[first],
+        "max": limits[last + 1],
+        "num": number,
+        "sum": total,
+        "sum_squares": squares,
         # The first bucket is everything up to its limit: an empty one marks where the first bin begins.
-        "bucket_limits": limits[first : last + 2].tolist(),
+        "bucket_limits": limits[first : last + 2],
         "bucket_counts": [0, *counts[first : last + 1].tolist()],
     }
 
 
 @cache
-def _log10_edges(bins: Bins) -> FloatArray:
-    edges: FloatArray = np.log10(bins.edges)
-    return edges
+def _log10_edges(bins: Bins) -> tuple[list[float], FloatArray]:
+    """The edges on a log10 axis, and the powers 0, 1 and 2 of the centres between them."""
+    edges = np.log10(bins.edges)
+    centres = (edges[1:] + edges[:-1]) / 2
+    return edges.tolist(), np.stack([centres**power for power in range(3)])
 
 
 def worst_markdown(table: DynamicsTable, most: int) -> str:
