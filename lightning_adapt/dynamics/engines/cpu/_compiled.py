@@ -70,7 +70,7 @@ def _extreme(name: str) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             kind = arguments[0].type
             function = builder.module.declare_intrinsic(name, [kind], ir.FunctionType(kind, [kind, kind]))
-            return builder.call(function, arguments, fastmath=("nnan", "ninf", "nsz"))
+            return builder.call(function, arguments, fastmath=("nnan", "nsz"))
 
         return a(a, a), generate
 

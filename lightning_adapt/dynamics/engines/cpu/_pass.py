@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numba import cfunc, types
 from numba.np.numpy_support import carray
 
-from lightning_adapt.dynamics.engines.cpu import _exact, _fast, _plan
+from lightning_adapt.dynamics.engines.cpu import _exact, _exact_figures, _fast, _plan
 from lightning_adapt.dynamics.engines.cpu._block import ADDED, SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     ABSENT,
@@ -65,7 +65,8 @@ def _exact_block(addresses: Any, at: int, n: int, row: Any, sound: bool, room: A
     _widen(addresses, at, n, row, room)
     _exact.elementwise(wide, n, kinds, numbers, form, filled)
     if not sound:
-        _exact.add(wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0])
+        tiny = smallest_normal(kinds[SLOT.second_moment])
+        _exact_figures.add(wide, n, kinds, numbers, form, tiny, filled, out[0])
     if stride == 1:
         _exact.count(filled, n, kinds, form, 1, bins, out[1])
 
