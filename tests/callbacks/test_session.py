@@ -167,7 +167,7 @@ def test_a_fault_while_writing_switches_the_monitor_off_and_not_the_training(
 ) -> None:
     monkeypatch.setattr(TensorBoardView, "write", lambda *a: 1 / 0)
     put = Writer.put
-    monkeypatch.setattr(Writer, "put", lambda self, job: (put(self, job), self._jobs.join())[0])
+    monkeypatch.setattr(Writer, "put", lambda self, job: (put(self, job), self.drain())[0])
     trainer = trainer_for(
         "32-true", OptimizerDynamicsMonitor(every_n_steps=1), logger=TensorBoardLogger(tmp_path)
     )

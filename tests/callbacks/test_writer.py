@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Event, current_thread
+from time import sleep
 
 import pytest
 
@@ -45,11 +46,18 @@ def test_a_full_queue_drops_and_counts_and_does_not_block() -> None:
 
 
 def test_an_error_is_raised_once_and_later_jobs_are_done() -> None:
-    writer, done = Writer(), []
-    writer.put(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
-    writer._jobs.join()
+    writer, done, failed = Writer(patience=0), [], Event()
+
+    def fail() -> None:
+        failed.set()
+        raise ZeroDivisionError
+
+    writer.put(fail)
+    failed.wait(10)
     with pytest.raises(ZeroDivisionError):
-        writer.put(lambda: done.append(1))
+        for _ in range(1000):  # the thread may be a moment from noting it
+            writer.put(done.clear)
+            sleep(0.001)
     writer.put(lambda: done.append(2))
     writer.drain()
     assert done == [2]
@@ -81,3 +89,35 @@ def test_a_job_that_would_end_the_thread_does_not() -> None:
     writer.put(lambda: done.append(1))
     writer.drain()
     assert done == [1]
+
+
+def test_jobs_are_begun_several_at_a_time() -> None:
+    writer, begun, done = Writer(few=3, patience=60), Event(), []
+    writer.put(lambda: done.append(1))
+    writer.put(lambda: done.append(2))
+    assert not begun.wait(0.2)
+    assert done == []
+    writer.put(begun.set)
+    assert begun.wait(10)
+    assert done == [1, 2]
+
+
+def test_fewer_are_begun_when_the_first_has_waited() -> None:
+    writer, begun = Writer(few=100, patience=0.05), Event()
+    writer.put(begun.set)
+    assert begun.wait(10)
+
+
+def test_the_end_does_not_wait_for_more() -> None:
+    writer, done = Writer(few=100, patience=3600), []
+    for number in range(3):
+        writer.put(lambda number=number: done.append(number))  # type: ignore[misc]
+        writer.drain()
+    assert done == [0, 1, 2]
+
+
+def test_no_job_waits_for_more_than_may_wait() -> None:
+    writer, begun = Writer(most=2, few=8, patience=3600), Event()
+    writer.put(begun.set)
+    writer.put(begun.set)
+    assert begun.wait(10)
