@@ -13,6 +13,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Scalar
 from lightning_adapt.dynamics.engines.descriptors import SLOTS, form_of, numbers_of
 
 _FIELDS = tuple(entry.name for entry in fields_of(CanonicalStep))
+_TENSORS = [(at, name) for at, name in enumerate(_FIELDS) if name == "gradient" or name in SLOTS]
 
 
 class Family:
@@ -43,20 +44,21 @@ class Family:
         entries = {id(value): name for name, value in tensors.items()}
         if len(entries) < len(tensors):
             raise LookupError("a tensor has two names, and which of them a step is of is not known")
-        unbound = lru_cache(Tensor.unbind)  # the same vector stands in several places
         self._own: list[tuple[int, str]] = []
         self._each: list[tuple[int, Sequence[Scalar]]] = []
-        for field, (name, value) in enumerate(zip(_FIELDS, self._values, strict=True)):
-            if name == "gradient" or name in SLOTS:
-                if value is not None:
-                    self._own.append((field, entries[id(value)]))
-            elif _is_vector(value, counts):
-                self._each.append((field, unbound(value)))
+        for field, name in _TENSORS:
+            value = self._values[field]
+            if value is not None:
+                self._own.append((field, entries[id(value)]))
         form, numbers = form_of(step), numbers_of(step, gradient_factor, applied)
         self._described = [(form, numbers)]
-        if self._each:
-            columns = [unbound(x) if _is_vector(x, counts) else [x] * counts for x in numbers]
-            self._described = [(form, each) for each in zip(*columns, strict=True)]
+        if counts:
+            unbound = lru_cache(Tensor.unbind)  # the same vector stands in several places
+            vectors = [(field, x) for field, x in enumerate(self._values) if _is_vector(x, counts)]
+            self._each = [(field, unbound(x)) for field, x in vectors]
+            if vectors:
+                columns = [unbound(x) if _is_vector(x, counts) else [x] * counts for x in numbers]
+                self._described = [(form, each) for each in zip(*columns, strict=True)]
 
     def step_of(self, state: Mapping[str, Any], place: int) -> CanonicalStep:
         """The step of the parameter with this ``state``, whose count is entry ``place`` of all."""
@@ -73,4 +75,4 @@ class Family:
 
 
 def _is_vector(value: object, counts: int) -> TypeGuard[Tensor]:
-    return counts > 0 and isinstance(value, Tensor) and value.shape == (counts,)
+    return isinstance(value, Tensor) and value.shape == (counts,)

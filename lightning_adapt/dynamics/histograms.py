@@ -157,8 +157,7 @@ def quantiles(
     reached = np.cumsum(counted, axis=1)
     total, rows, edges = reached[:, -1], np.arange(len(counted)), bins.edges
     target = np.outer(qs, total)
-    index = np.stack([(reached < one[:, None]).sum(axis=1) for one in target])
-    index = np.minimum(index, bins.size - 1)
+    index = np.minimum((reached < target[:, :, None]).sum(axis=2), bins.size - 1)
     inside = counted[rows, index]
     share = (target - (reached[rows, index] - inside)) / np.where(inside > 0, inside, 1.0)
     left, right = edges[np.maximum(index - 1, 0)], edges[np.minimum(index, len(edges) - 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -38,17 +39,30 @@ def read_hyperparameters(group: Mapping[str, Any], cls: type) -> dict[str, float
         >>> found["beta2"], found["eps"], found["weight_decay"], found["decoupled_weight_decay"]
         (0.999, 1e-08, 0.1, 0.0)
     """
+    held = tuple([(key, value) for key, value in group.items() if key not in _LEFT_OUT])
+    plain = not any(_has_tensor(value) for _, value in held)  # which may hold another number by now
+    try:
+        return (_kept if plain else _numbers)(held, cls).copy()
+    except TypeError:  # a value that has no hash
+        return _numbers(held, cls)
+
+
+def _has_tensor(value: Any) -> bool:
+    return any(map(_has_tensor, value)) if isinstance(value, tuple) else isinstance(value, Tensor)
+
+
+def _numbers(held: tuple[tuple[str, Any], ...], cls: type) -> dict[str, float]:
     found: dict[str, float] = {}
-    for key, value in group.items():
-        if key not in _LEFT_OUT:
-            found |= {
-                name: number for name, one in _named(key, value) if (number := _number(one)) is not None
-            }
+    for key, value in held:
+        found |= {name: number for name, one in _named(key, value) if (number := _number(one)) is not None}
     if "weight_decay" in found and "decoupled_weight_decay" not in found:
         bases = [base for base in cls.__mro__ if base.__module__.startswith("torch.optim")]
         if len(bases) > 1:  # one of torch's own, not just its base class
             found["decoupled_weight_decay"] = float(any(base.__name__ in _DECOUPLED for base in bases))
     return found
+
+
+_kept = lru_cache(maxsize=256)(_numbers)  # the same at every reading, as far as no schedule moves it
 
 
 def _named(key: str, value: Any) -> Iterator[tuple[str, Any]]:

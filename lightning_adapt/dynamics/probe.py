@@ -300,6 +300,7 @@ class DynamicsProbe:
             scalars["loss_scale"] = scale
         if self._fused_skips is not None:
             scalars["fused_skips"] = self._fused_skips
+        watched = self._current_members()
         now = Circumstances(armed.before, armed.remembered, self.steps, applied, gradient_factor, groups)
         about = {
             "step": self.steps,
@@ -307,7 +308,7 @@ class DynamicsProbe:
             "real_steps": self.steps,
             "skipped_steps": self.skipped,
             "skipped": skipped,
-            "update_source": self._source(armed.before),
+            "update_source": _source(armed.before, len(watched)),
             "hyperparameters": {
                 group_name(group, index): read_hyperparameters(group, type(self.optimizer))
                 for index, group in groups.items()
@@ -316,16 +317,11 @@ class DynamicsProbe:
             **armed.about,
         }
         grouped = () if self._row_groups is None else self._row_groups.parameters
-        rows = build_rows(self.optimizer, self._current_members(), now, whole=grouped)
+        rows = build_rows(self.optimizer, watched, now, whole=grouped)
         if self._row_groups is not None:
             rows = self._row_groups.split(rows)
         with torch.no_grad():
             self._pending.append(take(self._engine, rows, scalars, histograms=self._histograms, about=about))
-
-    def _source(self, before: Mapping[int, Tensor] | None) -> str:
-        if before is None:
-            return "predicted"
-        return "measured" if len(before) == len(self._current_members()) else "mixed"
 
     def _current_members(self) -> list[Member]:
         """The rows, rebuilt when parameters or groups were added."""
@@ -343,3 +339,9 @@ class DynamicsProbe:
                     raise TypeError("sharded parameters (DTensor) are not read yet; watch an unsharded run")
             self._members, self._key = members(self.optimizer, self._names), key
         return self._members
+
+
+def _source(before: Mapping[int, Tensor] | None, parameters: int) -> str:
+    if before is None:
+        return "predicted"
+    return "measured" if len(before) == parameters else "mixed"

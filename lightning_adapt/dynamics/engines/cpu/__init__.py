@@ -30,9 +30,8 @@ class _Entry:
     """A row as the compiled pass takes it; ``row`` keeps alive what the addresses point to."""
 
     row: Descriptor
-    kinds: list[int]
-    addresses: list[int]
-    scalars: Sequence[Scalar]
+    whole: list[int]
+    numbers: Sequence[Scalar]
     stride: int
 
 
@@ -91,7 +90,7 @@ def _entry(row: Descriptor, stride: int) -> _Entry | None:
         if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
             return None
         numbers = [float(x) for x in numbers]
-    return _Entry(row, kinds, addresses, numbers, stride)
+    return _Entry(row, [*addresses, *kinds, row.form, stride], numbers, stride)
 
 
 def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
@@ -103,13 +102,9 @@ def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
     into = layout.arrays(memory)
     figures, counts = cut.room(*into)
     run(
-        cut.pieces,
-        cut.tasks,
-        np.array([entry.addresses for entry in batch], dtype=np.int64),
-        np.array([entry.kinds for entry in batch], dtype=np.int64),
-        np.array([entry.scalars for entry in batch], dtype=np.float64),
-        np.array([entry.row.form for entry in batch], dtype=np.int64),
-        np.array(strides, dtype=np.int64),
+        cut,
+        np.array([entry.whole for entry in batch], dtype=np.int64),
+        np.array([entry.numbers for entry in batch], dtype=np.float64),
         figures,
         counts,
         threads,

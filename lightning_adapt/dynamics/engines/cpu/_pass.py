@@ -31,6 +31,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     integers,
     smallest_normal,
 )
+from lightning_adapt.dynamics.engines.cpu._tasks import Integers, Tasks
 from lightning_adapt.dynamics.engines.cpu._team import Compiled, together
 from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
 from lightning_adapt.dynamics.engines.packed import FIGURES
@@ -128,36 +129,33 @@ def _task(
         _fast.put(covered, row[:3], plan, fast.sums, fast.tops, out[0])
 
 
-JOB: Any = namedtuple(
-    "JOB",
-    "cursor pieces tasks addresses kinds numbers forms strides figures counts "
-    "n_pieces n_tasks n_rows n_places",
-)
-"""What `run` is given: addresses of arrays, then sizes."""
+ROW = 2 * _SLOTS + 2
+"""Whole numbers of a row: addresses and kinds of its tensors, form of its step, stride of its histograms."""
+JOB: Any = namedtuple("JOB", "cursor pieces tasks rows numbers figures counts n_pieces n_tasks n_rows")
+"""What `run` is given: the next piece, addresses of arrays, then sizes."""
 _JOB: Any = JOB(*range(len(JOB._fields)))
 
 
 @exactly
-def _pieces(job: Any, room: Any) -> None:
+def _pieces(job: Any, cursor: int, room: Any) -> None:
     """Measure pieces of rows until none is left that no other thread has taken."""
     narrow, kept, found, exact, fast = room
     pieces = integers(job[_JOB.pieces], job[_JOB.n_pieces], 2)
     tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], 4)
-    rows = job[_JOB.n_rows]
-    addresses, kinds = integers(job[_JOB.addresses], rows, _SLOTS), integers(job[_JOB.kinds], rows, _SLOTS)
-    forms, strides = integers(job[_JOB.forms], rows, 1), integers(job[_JOB.strides], rows, 1)
-    piece = following(job[_JOB.cursor])
+    rows = integers(job[_JOB.rows], job[_JOB.n_rows], ROW)
+    piece = following(cursor)
     while piece < len(pieces):
         for task in range(pieces[piece, 0], pieces[piece, 1]):
             index, start, stop, place = tasks[task]
             narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
             numbers = doubles_at(job[_JOB.numbers] + 8 * index * len(SCALARS), len(SCALARS))
-            row = (kinds[index], numbers, forms[index, 0], strides[index, 0])
+            addresses, kinds = rows[index, :_SLOTS], rows[index, _SLOTS : 2 * _SLOTS]
+            row = (kinds, numbers, rows[index, ROW - 2], rows[index, ROW - 1])
             found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
             figures = doubles_at(job[_JOB.figures] + 8 * task * FIGURES, FIGURES)
             counts = counts_at(job[_JOB.counts], place, _HISTOGRAMS, WIDTH)
-            _task(addresses[index], start, stop, row, kept, fast, exact, (figures, counts))
-        piece = following(job[_JOB.cursor])
+            _task(addresses, start, stop, row, kept, fast, exact, (figures, counts))
+        piece = following(cursor)
 
 
 def _compile(version: str) -> Any:
@@ -176,7 +174,8 @@ def _compile(version: str) -> Any:
         fast = _fast.Room(
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
         )
-        _pieces(carray(address, (len(_JOB),), np.int64), (narrow, kept, found, exact, fast))
+        job = carray(address, (len(_JOB),), np.int64)
+        _pieces(job, job.ctypes.data, (narrow, kept, found, exact, fast))
 
     signature = types.void(types.voidptr)
     try:
@@ -201,33 +200,25 @@ def _compiled() -> Compiled:
 
 
 def run(
-    pieces: IntArray,
-    tasks: IntArray,
-    addresses: IntArray,
-    kinds: IntArray,
-    numbers: FloatArray,
-    forms: IntArray,
-    strides: IntArray,
-    figures: FloatArray,
-    counts: npt.NDArray[np.int32],
-    threads: int,
+    cut: Tasks, rows: IntArray, numbers: FloatArray, figures: FloatArray, counts: Integers, threads: int
 ) -> None:
     """Measure all pieces of rows.
 
     Args:
-        pieces: Shape ``(pieces, 2)``: first task and end of each.
-        tasks: Shape ``(tasks, 4)``: row, first element, end, which counts.
-        addresses: Shape ``(rows, slots)``: of the first element of each tensor.
-        kinds: Same shape: of each tensor.
+        cut: The pieces, and the tasks they are made of.
+        rows: Shape ``(rows, ROW)``.
         numbers: Shape ``(rows, scalars)``.
-        forms: Shape ``(rows,)``: bits of the descriptor.
-        strides: Shape ``(rows,)``: which elements the histograms count; 0 for none.
         figures: Shape ``(tasks, FIGURES)``: each task has figures of its own.
         counts: Shape ``(places, 3, WIDTH)``: no two pieces share a place.
         threads: That share the work.
     """
-    cursor = np.zeros(1, dtype=np.int64)  # the next piece
-    arrays = (cursor, pieces, tasks, addresses, kinds, numbers, forms, strides, figures, counts)
-    sizes = (len(pieces), len(tasks), len(addresses), len(counts))
-    job = np.array([*(array.ctypes.data for array in arrays), *sizes], dtype=np.int64)
-    together(_compiled(), job.ctypes.data, threads if len(pieces) > 1 else 1)
+    arrays = (cut.pieces, cut.tasks, rows, numbers, figures, counts)
+    sizes = (len(cut.pieces), len(cut.tasks), len(rows))
+    job = np.array([0, *map(_address, arrays), *sizes], dtype=np.int64)
+    together(_compiled(), _address(job), threads if len(cut.pieces) > 1 else 1)
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    """Where an array lies; ``array.ctypes`` takes five times as long."""
+    address: int = array.__array_interface__["data"][0]
+    return address
