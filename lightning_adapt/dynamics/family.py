@@ -13,7 +13,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Scalar
 from lightning_adapt.dynamics.engines.descriptors import SLOTS, form_of, numbers_of
 
 _FIELDS = tuple(entry.name for entry in fields_of(CanonicalStep))
-_TENSORS = [(at, name) for at, name in enumerate(_FIELDS) if name == "gradient" or name in SLOTS]
+_TENSORS = [at for at, name in enumerate(_FIELDS) if name == "gradient" or name in SLOTS]
 
 
 class Family:
@@ -46,7 +46,7 @@ class Family:
             raise LookupError("a tensor has two names, and which of them a step is of is not known")
         self._own: list[tuple[int, str]] = []
         self._each: list[tuple[int, Sequence[Scalar]]] = []
-        for field, name in _TENSORS:
+        for field in _TENSORS:
             value = self._values[field]
             if value is not None:
                 self._own.append((field, entries[id(value)]))

@@ -83,8 +83,8 @@ WIDTH = EFFECTIVE_LR.size
 assert all(bins.size == WIDTH for bins in HISTOGRAMS)  # one rectangular array holds them all
 
 
-#: Below this many elements every element is counted.
-SAMPLED_FROM = 1 << 17
+#: Below this many elements every element is counted: less than 2^14 would be left of them.
+SAMPLED_FROM = 3 << 14
 
 # Primes: a sample must not walk down one column of a matrix.
 _STRIDES = (
@@ -106,7 +106,7 @@ def sample_stride(shape: Sequence[int]) -> int:
         1 below `SAMPLED_FROM` elements: all are counted.
 
     Example:
-        >>> sample_stride((1000, 100)), sample_stride((768, 3072)), sample_stride((127 * 20, 1000))
+        >>> sample_stride((1000, 40)), sample_stride((768, 3072)), sample_stride((127 * 20, 1000))
         (1, 127, 113)
     """
     numel = math.prod(shape)

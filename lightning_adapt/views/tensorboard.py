@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-from torch.utils.tensorboard.summary import histogram_raw
-from torch.utils.tensorboard.summary import text as text_page
+from torch.utils.tensorboard.summary import histogram_raw, text
 
 from lightning_adapt._text import printable
 from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND_MOMENT, Bins, FloatArray
@@ -49,9 +48,10 @@ class TensorBoardView:
             for bins in (EFFECTIVE_LR, SECOND_MOMENT):
                 histogram = log10_histogram(table, bins)
                 if histogram is not None:
-                    summary.MergeFrom(histogram_raw(key(plan.prefix, f"log10_{bins.name}"), **histogram))
-            text = key(plan.prefix, "worst_parameters")
-            summary.MergeFrom(text_page(text, worst_markdown(table, self._worst)))
+                    name = key(plan.prefix, f"log10_{bins.name}")
+                    summary.MergeFrom(histogram_raw(name, **histogram))  # type: ignore[no-untyped-call]
+            page = worst_markdown(table, self._worst)
+            summary.MergeFrom(text(key(plan.prefix, "worst_parameters"), page))  # type: ignore[no-untyped-call]
         # All in one event: each wakes the thread that writes the file, which then competes with the training.
         self._writer._get_file_writer().add_summary(summary, table.step)
 

@@ -30,7 +30,17 @@ def test_a_large_parameter_is_sampled_and_its_table_says_so(monkeypatch: pytest.
     assert probe.table["large", "numel"] == 512 * 384
 
 
-SHAPES = [(1 << 17,), (512, 384), (127, 4001), (2048, 768), (61, 53, 113), (50257, 16)]
+SHAPES = [
+    (50_000,),
+    (256, 256),
+    (4097, 16),
+    (1 << 17,),
+    (512, 384),
+    (127, 4001),
+    (2048, 768),
+    (61, 53, 113),
+    (50257, 16),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

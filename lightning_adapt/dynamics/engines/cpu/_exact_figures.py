@@ -27,7 +27,7 @@ from lightning_adapt.dynamics.engines.cpu._exact import BEFORE, DENOMINATOR, GAI
 from lightning_adapt.dynamics.engines.descriptors import CANONICAL, EPS_INSIDE, HAS_EPS, HAS_SNR, IS_ROOT
 
 ROOM = GAIN  # which is not needed any more
-_LARGEST = np.finfo(np.float64).max
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @exactly

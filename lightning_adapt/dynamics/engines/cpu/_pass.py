@@ -214,7 +214,7 @@ def run(
     """
     arrays = (cut.pieces, cut.tasks, rows, numbers, figures, counts)
     sizes = (len(cut.pieces), len(cut.tasks), len(rows))
-    job = np.array([0, *map(_address, arrays), *sizes], dtype=np.int64)
+    job = np.array([0, *[_address(array) for array in arrays], *sizes], dtype=np.int64)
     together(_compiled(), _address(job), threads if len(cut.pieces) > 1 else 1)
 
 
