@@ -64,6 +64,12 @@ class Bins:
         edges.setflags(write=False)
         return edges
 
+    @cached_property
+    def widths(self) -> tuple[FloatArray, FloatArray]:
+        """The lower edge of each bin, and the factor to its upper one; 1 for the two open ones."""
+        lower, upper = np.append(self.edges[0], self.edges), np.append(self.edges, self.edges[-1])
+        return lower, upper / lower
+
 
 EFFECTIVE_LR = Bins("effective_lr", lowest=-64, highest=64, mantissa_bits=2)
 SECOND_MOMENT = Bins("second_moment", lowest=-160, highest=96, mantissa_bits=1)
@@ -155,13 +161,13 @@ def quantiles(
     counted = np.asarray(counts, dtype=np.float64)
     low, high = np.asarray(lowest, dtype=np.float64), np.asarray(highest, dtype=np.float64)
     reached = np.cumsum(counted, axis=1)
-    total, rows, edges = reached[:, -1], np.arange(len(counted)), bins.edges
-    target = np.outer(qs, total)
+    total, rows = reached[:, -1], np.arange(len(counted))
+    target = np.array(qs)[:, None] * total
     index = np.minimum((reached < target[:, :, None]).sum(axis=2), bins.size - 1)
     inside = counted[rows, index]
     share = (target - (reached[rows, index] - inside)) / np.where(inside > 0, inside, 1.0)
-    left, right = edges[np.maximum(index - 1, 0)], edges[np.minimum(index, len(edges) - 1)]
-    value = left * (right / left) ** np.minimum(np.maximum(share, 0.0), 1.0)
+    left, growth = bins.widths
+    value = left[index] * growth[index] ** np.minimum(np.maximum(share, 0.0), 1.0)
     value = np.where(index == 0, low, np.where(index == bins.size - 1, high, value))
     found: FloatArray = np.where(total > 0, np.minimum(np.maximum(value, low), high), np.nan)
     return found

@@ -61,8 +61,7 @@ def summaries(
     terms, weights, squared = _weighted(table.values, at)
     dot, update, gradient = _products(table.values, at)
     largest, lowest = [at[name] for name in _LARGEST], at["effective_lr_min"]
-    every = np.ones(len(table.rows), dtype=bool)
-    chosen = [every if rows is None else rows for rows in selections]
+    chosen = [slice(None) if rows is None else rows for rows in selections]
     found: list[dict[str, float]] = []
     for kept in chosen:
         values, total = table.values[kept], weights[kept].sum(axis=0)
@@ -70,7 +69,8 @@ def summaries(
         np.divide(terms[kept].sum(axis=0), total, out=means, where=total > 0)
         means[squared] = np.sqrt(means[squared])
         one = dict(zip(table.columns, means.tolist(), strict=True))
-        one["numel"] = float(np.nansum(values[:, at["numel"]]))
+        numel = values[:, at["numel"]]
+        one["numel"] = float(numel[numel >= 0].sum())
         one |= zip(_LARGEST, np.fmax.reduce(values[:, largest], initial=np.nan).tolist(), strict=True)
         one["effective_lr_min"] = float(np.fmin.reduce(values[:, lowest], initial=np.nan))
         one["update_ratio"] = one["update_rms"] / one["param_rms"] if one["param_rms"] else np.nan
@@ -92,7 +92,7 @@ def _weighted(values: FloatArray, at: Mapping[str, int]) -> tuple[FloatArray, Fl
 
     Both are 0 where a parameter has no figure, or it is of no element.
     """
-    weights = np.repeat(values[:, [at["numel"]]], len(at), axis=1)
+    weights = values[:, [at["numel"]]] * np.ones(len(at))
     # These two are means over part of the elements: the finite ones, and those with v > 0.
     for name, absent in (("grad_rms", "grad_nonfinite_frac"), ("snr_mean", "second_moment_zero_frac")):
         weights[:, at[name]] *= 1 - values[:, at[absent]]
@@ -126,8 +126,9 @@ def worst(table: DynamicsTable, column: str, most: int) -> list[tuple[str, float
         [('b', 0.7)]
     """
     figures = table[column]
-    order = np.argsort(-np.where(np.isfinite(figures), figures, -np.inf), kind="stable")[:most]
-    return [(table.names[i], float(figures[i])) for i in order if np.isfinite(figures[i])]
+    known = np.flatnonzero(np.isfinite(figures))
+    order = known[np.argsort(-figures[known], kind="stable")[:most]]
+    return [(table.rows[i].name, figure) for i, figure in zip(order, figures[order].tolist(), strict=True)]
 
 
 def badness(table: DynamicsTable) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -116,11 +117,10 @@ class ScalarPlan:
         found = self.ledger(table)
         if table.skipped:
             return found
-        groups = np.array([row.group for row in table.rows])
-        overall, *each = summaries(table, [None, *(groups == group for group in self.groups)])
-        found |= {key(self.prefix, column): overall[column] for column in self.overall}
-        for group, figures in zip(self.groups, each, strict=True):
-            found |= {key(self.prefix, group, column): figures[column] for column in self.per_group}
+        groups = np.array([row.group for row in table.rows]) if self.groups else None
+        rolled = summaries(table, [None, *(groups == group for group in self.groups)])
+        for keys, figures in zip(self._keys, rolled, strict=True):
+            found |= {name: figures[column] for name, column in keys}
         for column in self.worst_columns:
             ranked = worst(table, column, self.worst)
             ranked += [("", float("nan"))] * (self.worst - len(ranked))  # the key set is fixed
@@ -129,6 +129,13 @@ class ScalarPlan:
                 for rank, (_, figure) in enumerate(ranked, start=1)
             }
         return found
+
+    @cached_property
+    def _keys(self) -> list[list[tuple[str, str]]]:
+        """Key and statistic, overall and then for each group."""
+        overall = [(key(self.prefix, column), column) for column in self.overall]
+        each = [[(key(self.prefix, group, c), c) for c in self.per_group] for group in self.groups]
+        return [overall, *each]
 
     @property
     def worst_columns(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Everything a reading needs travels in one buffer, so that one copy brings it to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,11 +83,6 @@ class Unpacked:
     figures: FloatArray
     counts: npt.NDArray[np.int32] | None
     scalars: list[float] = field(default_factory=list)
-
-    @property
-    def sums(self) -> dict[str, FloatArray]:
-        """`COUNTS` and `SUMS` by name, one entry a row."""
-        return dict(zip((*COUNTS, *SUMS), self.figures.T, strict=False))
 
 
 @dataclass(frozen=True)
@@ -240,14 +235,18 @@ _SHARES = {
 _ROOTS = [*_SHARES].index("grad_rms")
 
 
-def _at(names: Iterable[str]) -> list[int]:
-    """Where these figures are among all."""
-    order = {name: place for place, name in enumerate((*COUNTS, *SUMS, *MAXIMA))}
-    return [order[name] for name in names]
-
-
-_PARTS, _WHOLES = _at(part for part, _ in _SHARES.values()), _at(whole for _, whole in _SHARES.values())
-_TOPS, _OF_TOPS = _at(MAXIMA), _at(_BELONGS[name] for name in MAXIMA)
+_KNOWN = (
+    *(*_SHARES, *MAXIMA, "numel", "grad_nonfinite_frac", "effective_lr_min", "eps_floor_frac"),
+    *("update_grad_cosine", "update_ratio", *EFFECTIVE_LR_QUANTILES),
+)
+"""Everything that figures say, among it the columns."""
+_COLUMN = {name: place for place, name in enumerate(_KNOWN)}
+_ORDER = [_COLUMN[name] for name in COLUMNS]
+_FIGURE = {name: place for place, name in enumerate((*COUNTS, *SUMS, *MAXIMA))}
+_PARTS = [_FIGURE[part] for part, _ in _SHARES.values()]
+_WHOLES = [_FIGURE[whole] for _, whole in _SHARES.values()]
+_TOPS, _OF_TOPS = [_FIGURE[name] for name in MAXIMA], [_FIGURE[_BELONGS[name]] for name in MAXIMA]
+_CAUSES = [_COLUMN[f"eps_floor_{cause}_frac"] for cause in ("untouched", "underflow", "small")]
 
 
 def finalise(measured: Unpacked) -> FloatArray:
@@ -259,33 +258,25 @@ def finalise(measured: Unpacked) -> FloatArray:
     Returns:
         Shape ``(rows, len(COLUMNS))``; NaN where there was nothing to measure.
     """
-    figures, s = measured.figures, measured.sums
+    figures = measured.figures
+    known = np.full((len(figures), len(_KNOWN)), np.nan)
+    of = {name: known[:, place] for name, place in _COLUMN.items()}  # views
+    shares, tops = known[:, : len(_SHARES)], known[:, len(_SHARES) : len(_SHARES) + len(MAXIMA)]
+    wholes, highest = figures[:, _WHOLES], figures[:, _TOPS]
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.where(figures[:, _WHOLES] > 0, figures[:, _PARTS] / figures[:, _WHOLES], np.nan)
-        shares[:, _ROOTS:] = np.sqrt(shares[:, _ROOTS:])
-        norms = np.sqrt(s["update_square"]) * np.sqrt(s["grad_square"])
-        cosine = np.where(norms > 0, s["update_dot_grad"] / norms, np.nan)
-        columns = dict(zip(_SHARES, shares.T, strict=True))
-        ratio = np.where(columns["param_rms"] > 0, columns["update_rms"] / columns["param_rms"], np.nan)
-    tops = np.where((figures[:, _OF_TOPS] > 0) & (figures[:, _TOPS] > -np.inf), figures[:, _TOPS], np.nan)
-    columns |= zip(MAXIMA, tops.T, strict=True)
-    columns |= {
-        "numel": s["numel"],
-        "grad_nonfinite_frac": 1.0 - columns["grad_finite_frac"],
-        "effective_lr_min": -columns["effective_lr_negated_min"],
-        "eps_floor_frac": columns["eps_floor_untouched_frac"]
-        + columns["eps_floor_underflow_frac"]
-        + columns["eps_floor_small_frac"],
-        "update_grad_cosine": cosine,
-        "update_ratio": ratio,
-    }
-    lowest, highest = columns["effective_lr_min"], columns["effective_lr_max"]
-    rates = (
-        np.full((len(EFFECTIVE_LR_QUANTILES), len(lowest)), np.nan)
-        if measured.counts is None
-        else quantiles(
-            measured.counts[:, 0], [*EFFECTIVE_LR_QUANTILES.values()], EFFECTIVE_LR, lowest, highest
-        )
-    )
-    columns |= zip(EFFECTIVE_LR_QUANTILES, rates, strict=True)
-    return np.stack([columns[name] for name in COLUMNS], axis=1)
+        np.divide(figures[:, _PARTS], wholes, out=shares, where=wholes > 0)
+        np.sqrt(shares[:, _ROOTS:], out=shares[:, _ROOTS:])
+        norms = np.sqrt(figures[:, _FIGURE["update_square"]]) * np.sqrt(figures[:, _FIGURE["grad_square"]])
+        dot = figures[:, _FIGURE["update_dot_grad"]]
+        np.divide(dot, norms, out=of["update_grad_cosine"], where=norms > 0)
+        np.divide(of["update_rms"], of["param_rms"], out=of["update_ratio"], where=of["param_rms"] > 0)
+    np.copyto(tops, highest, where=(figures[:, _OF_TOPS] > 0) & (highest > -np.inf))
+    of["numel"][:] = figures[:, _FIGURE["numel"]]
+    np.subtract(1.0, of["grad_finite_frac"], out=of["grad_nonfinite_frac"])
+    np.negative(of["effective_lr_negated_min"], out=of["effective_lr_min"])
+    known[:, _CAUSES].sum(axis=1, out=of["eps_floor_frac"])
+    if measured.counts is not None:
+        ends = of["effective_lr_min"], of["effective_lr_max"]
+        qs = [*EFFECTIVE_LR_QUANTILES.values()]
+        known[:, -len(qs) :] = quantiles(measured.counts[:, 0], qs, EFFECTIVE_LR, *ends).T
+    return known[:, _ORDER]
