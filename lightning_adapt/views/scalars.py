@@ -117,7 +117,7 @@ class ScalarPlan:
         found = self.ledger(table)
         if table.skipped:
             return found
-        groups = np.array([row.group for row in table.rows]) if self.groups else None
+        groups = np.array([row.group for row in table.rows] if self.groups else [])
         rolled = summaries(table, [None, *(groups == group for group in self.groups)])
         for keys, figures in zip(self._keys, rolled, strict=True):
             found |= {name: figures[column] for name, column in keys}
