@@ -248,8 +248,10 @@ def _flat(row: Row, stride: int) -> Row:
     return replace(row, parameter=parameter, before=before, gradient=gradient, canonical=replace(step, **cut))
 
 
-def test_large_tensors_are_counted_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("counted", [64, 16])
+def test_large_tensors_are_counted_by_a_sample(counted: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(histograms, "SAMPLED_FROM", 128)
+    monkeypatch.setattr(engine, "COUNTED_BLOCK", counted)
     monkeypatch.setattr(engine, "sample_stride", lambda shape: 3 if np.prod(shape) >= 128 else 1)
     rows = [_row((20, 10)), _row(100)]
     packed = engine.measure(rows)

@@ -53,7 +53,7 @@ from lightning_adapt.dynamics.histograms import sample_stride
 #: Elements of a block: what one program measures. Large, so that figures of blocks are few bytes beside the
 #: elements (0.2 % of them); small enough that 100 M elements are many more programs than run at a time.
 BLOCK = 1 << 14
-#: The same of a row of which every element is counted, which takes far longer than measuring it.
+#: Elements of a block that are counted at most, which takes far longer than measuring them.
 COUNTED_BLOCK = 1 << 11
 WARPS = 4
 #: Elements a program works on at a time, for each 16 bytes that a thread loads of the widest tensor.
@@ -174,7 +174,7 @@ class _Batch:
         stride = sample_stride(tuple(row.parameter.shape))
         if self.histograms:
             self.strides[place] = stride
-        block = COUNTED_BLOCK if self.histograms and stride == 1 else BLOCK
+        block = min(BLOCK, COUNTED_BLOCK * stride) if self.histograms else BLOCK
         entry = _Entry(place, stride, block, descriptor, addresses, combination)
         self.waiting.setdefault(device, []).append(entry)
         self.temporary += row.temporary
