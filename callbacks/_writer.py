@@ -33,14 +33,18 @@ class Writer:
 
     def __init__(self, most: int = 16, *, few: int = 8, patience: float = 1.0) -> None:
         self.dropped = 0
-        self.seconds = 0.0
-        """Computing time of the jobs so far: while they compute, Python computes nothing else."""
+        self._spent, self._done = 0.0, 0
         self._most, self._few, self._patience = most, min(few, most), patience
         self._jobs: deque[Job] = deque()
         self._working = self._hurry = False
         self._changed = Condition()
         self._error: BaseException | None = None
         self._thread: Thread | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Computing time of all jobs, while Python computes nothing else; who waits takes the mean."""
+        return self._spent * (1 + len(self._jobs) / self._done) if self._done else 0.0
 
     def put(self, job: Job) -> bool:
         """Hand over ``job``; ``False`` when it was dropped because too many wait.
@@ -70,9 +74,11 @@ class Writer:
         """
         with self._changed:
             self._hurry = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._jobs and not self._working)
-            self._hurry = False
+            try:
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._jobs and not self._working)
+            finally:
+                self._hurry = False
         self._raise()
 
     def _raise(self) -> None:
@@ -85,14 +91,14 @@ class Writer:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
                 self._changed.wait_for(self._enough, self._patience)
-            while job := self._next():
+            while (job := self._next()) is not None:
                 started = thread_time()
                 try:
                     job()
                 except BaseException as error:  # a thread that ends would let `drain` wait for ever
                     self._error = error
                 finally:
-                    self.seconds += thread_time() - started
+                    self._spent, self._done = self._spent + thread_time() - started, self._done + 1
 
     def _enough(self) -> bool:
         return self._hurry or len(self._jobs) >= self._few

@@ -54,8 +54,9 @@ class Family:
         self._described = [(form, numbers)]
         if counts:
             unbound = lru_cache(Tensor.unbind)  # the same vector stands in several places
-            vectors = [(field, x) for field, x in enumerate(self._values) if _is_vector(x, counts)]
-            self._each = [(field, unbound(x)) for field, x in vectors]
+            numbers_at = [at for at in range(len(_FIELDS)) if at not in _TENSORS]
+            vectors = [at for at in numbers_at if _is_vector(self._values[at], counts)]
+            self._each = [(at, unbound(self._values[at])) for at in vectors]
             if vectors:
                 columns = [unbound(x) if _is_vector(x, counts) else [x] * counts for x in numbers]
                 self._described = [(form, each) for each in zip(*columns, strict=True)]

@@ -13,6 +13,8 @@ from lightning_adapt.dynamics.canonical import host_number
 _PAIRS = {"betas": ("beta1", "beta2"), "eps": ("eps1", "eps2"), "etas": ("eta1", "eta2")}
 """What the numbers of a pair are called; Adafactor's eps is one."""
 
+_PLAIN = {float, int, bool, str, type(None)}
+
 _LEFT_OUT = ("params", "lr", "foreach", "capturable", "differentiable")
 """The learning rate has a place of its own; the others say how torch computes, not what."""
 
@@ -40,15 +42,12 @@ def read_hyperparameters(group: Mapping[str, Any], cls: type) -> dict[str, float
         (0.999, 1e-08, 0.1, 0.0)
     """
     held = tuple([(key, value) for key, value in group.items() if key not in _LEFT_OUT])
-    plain = not any(_has_tensor(value) for _, value in held)  # which may hold another number by now
-    try:
-        return (_kept if plain else _numbers)(held, cls).copy()
-    except TypeError:  # a value that has no hash
-        return _numbers(held, cls)
+    return _kept(held, cls).copy() if all(_is_plain(value) for _, value in held) else _numbers(held, cls)
 
 
-def _has_tensor(value: Any) -> bool:
-    return any(map(_has_tensor, value)) if isinstance(value, tuple) else isinstance(value, Tensor)
+def _is_plain(value: Any) -> bool:
+    """Whether what is equal to ``value`` says the same, now and later; a tensor may hold another number."""
+    return all(map(_is_plain, value)) if type(value) is tuple else type(value) in _PLAIN
 
 
 def _numbers(held: tuple[tuple[str, Any], ...], cls: type) -> dict[str, float]:

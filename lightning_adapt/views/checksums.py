@@ -9,8 +9,13 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import google_crc32c
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+try:
+    import google_crc32c
+except ImportError:  # TensorBoard was there before our extra asked for this
+    google_crc32c = None  # type: ignore[assignment]
 
 _ALL = 0xFFFFFFFF
 
@@ -22,6 +27,8 @@ def masked_crc32c(data: bytes) -> int:
         >>> hex(masked_crc32c(b"123456789"))  # CRC-32C is 0xe3069283
         '0xc78ab0e5'
     """
+    if google_crc32c is None:
+        return int(pywrap_tensorflow.masked_crc32c(data))
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & _ALL
 
@@ -30,14 +37,14 @@ def hasten(writer: Any) -> None:
     """Let all that ``writer`` writes from now on be checksummed in C; the file is the same to the byte.
 
     Args:
-        writer: A ``torch.utils.tensorboard.SummaryWriter``. One that is built otherwise than torch and
-            TensorBoard build it stays as it is.
+        writer: A ``torch.utils.tensorboard.SummaryWriter``. It stays as it is without ``google-crc32c``, and
+            where it is built otherwise than torch and TensorBoard build it.
     """
     try:
         records = writer._get_file_writer().event_writer._async_writer._writer
     except AttributeError:
         return
-    if type(records) is RecordWriter:
+    if google_crc32c is not None and type(records) is RecordWriter:
         file = records._writer
         records.write = lambda data: file.write(record(data))
 

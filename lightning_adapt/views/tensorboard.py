@@ -52,7 +52,7 @@ class TensorBoardView:
                     summary.MergeFrom(histogram_raw(name, **histogram))  # type: ignore[no-untyped-call]
             page = worst_markdown(table, self._worst)
             summary.MergeFrom(text(key(plan.prefix, "worst_parameters"), page))  # type: ignore[no-untyped-call]
-        # All in one event: each wakes the thread that writes the file, which then competes with the training.
+        # In one event, because every event wakes the thread that writes the file, in the training's way.
         self._writer._get_file_writer().add_summary(summary, table.step)
 
 

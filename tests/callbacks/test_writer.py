@@ -115,3 +115,18 @@ def test_no_job_waits_for_more_than_may_wait() -> None:
     writer.put(begun.set)
     writer.put(begun.set)
     assert begun.wait(10)
+
+
+def test_jobs_that_wait_are_expected_to_take_what_others_took() -> None:
+    writer = Writer(few=100, patience=3600)
+    assert writer.seconds == 0
+    for _ in range(2):
+        writer.put(lambda: sum(range(100_000)))  # type: ignore[arg-type, return-value]
+    assert writer.seconds == 0  # nobody knows yet
+    writer.drain()
+    took = writer.seconds
+    assert took > 0
+    writer.put(lambda: None)
+    assert writer.seconds == pytest.approx(1.5 * took)
+    writer.drain()
+    assert took <= writer.seconds < 1.5 * took

@@ -16,6 +16,7 @@ from lightning_adapt.dynamics import rows as module
 from lightning_adapt.dynamics import update_rules
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row, StepView
 from lightning_adapt.dynamics.engines.descriptors import describe
+from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.rows import Circumstances, build_rows, members
 from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
 
@@ -188,3 +189,19 @@ def test_steps_on_a_device_do_not_cost_operations_for_each_parameter(
     cls: Callable[..., torch.optim.Optimizer],
 ) -> None:
     assert _operations(cls, 40) == _operations(cls, 4)
+
+
+def test_a_moment_with_as_many_elements_as_there_are_counts_is_no_vector_of_counts() -> None:
+    counts = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    first, other = ({"exp_avg": torch.rand(3), "exp_avg_sq": torch.rand(3)} for _ in range(2))
+    step = CanonicalStep(
+        lr=0.1,
+        first_moment=first["exp_avg"],
+        first_moment_factor=1 / counts,
+        second_moment=first["exp_avg_sq"],
+        second_moment_correction=1 / counts,
+    )
+    found = Family(step, first, counts=3).step_of(other, 2)
+    assert found.first_moment is other["exp_avg"]
+    assert found.second_moment is other["exp_avg_sq"]
+    assert found.first_moment_factor == found.second_moment_correction == 1 / counts[2]

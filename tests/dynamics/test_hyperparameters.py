@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.cases import Case, all_optimizers
@@ -84,3 +85,19 @@ def test_a_frozen_parameter_in_the_optimizer_is_marked() -> None:
             assert probe.table is not None
             assert [row.requires_grad for row in probe.table.rows] == [True, frozen.requires_grad]
             frozen.requires_grad_(True)
+
+
+def test_equal_numbers_of_other_types_are_not_taken_for_each_other() -> None:
+    optimizer = torch.optim.Adam([torch.zeros(1)])
+    (group,) = optimizer.param_groups
+    found = []
+    for eps in (np.float32(0.25), 0.25, np.float32(0.25)):
+        group["eps"] = eps
+        found.append(read_hyperparameters(group, torch.optim.Adam).get("eps"))
+    assert found == [None, 0.25, None]
+
+
+def test_what_was_read_may_be_changed() -> None:
+    (group,) = torch.optim.Adam([torch.zeros(1)]).param_groups
+    read_hyperparameters(group, torch.optim.Adam).clear()
+    assert read_hyperparameters(group, torch.optim.Adam)["beta1"] == 0.9

@@ -8,6 +8,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c a
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_adapt.views import checksums
 from lightning_adapt.views.checksums import hasten, masked_crc32c
 from lightning_adapt.views.records import records
 
@@ -36,6 +37,16 @@ def test_a_hastened_writer_writes_the_same_file(tmp_path: Path, monkeypatch: pyt
         written.append(file.read_bytes()[len(first) + 16 :])
         assert len(others) == 21
     assert written[0] == written[1]
+
+
+def test_without_the_library_tensorboards_own_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checksums, "google_crc32c", None)
+    assert masked_crc32c(b"123456789") == slow(b"123456789")
+    with SummaryWriter(str(tmp_path)) as writer:
+        hasten(writer)
+        writer.add_scalar("loss", 1, 1)
+    (file,) = tmp_path.iterdir()
+    assert len(list(records(file))) == 2
 
 
 @pytest.mark.parametrize("writer", [None, object()])

@@ -1,9 +1,9 @@
 """The Triton engine: every tensor read once, one launch for all rows whose tensors have the same dtypes.
 
 A reading is three launches for a combination of dtypes, and one more for each further combination: counts
-are set to 0 and numbers that only the device knows are put into the table; each block of 2^14 elements of a
-row is measured (once for each combination); blocks are merged into rows, in the very memory that is copied to
-the host. What goes to the device is one table of int64, in one asynchronous copy from pinned memory:
+are set to 0 and numbers that only the device knows are put into the table; each block of a row, 2^14 elements
+or fewer, is measured (once for each combination); blocks are merged into rows, in the very memory that is
+copied to the host. What goes to the device is one table of int64, in one asynchronous copy from pinned memory:
 
 ====================  =======================  ===========================================================
 section               size                     sent

@@ -102,6 +102,17 @@ def _only_finite(x: Any, n: int) -> float:
 
 
 @in_any_order
+def _only_numbers(x: Any, n: int) -> float:
+    """Put 0 where ``x`` is NaN; returns how many elements are not."""
+    counted = 0.0
+    for i in range(n):
+        counted += 1.0 if x[i] == x[i] else 0.0
+    for i in range(n):
+        x[i] = x[i] if x[i] == x[i] else 0.0
+    return counted
+
+
+@in_any_order
 def _total(x: Any, n: int) -> float:
     total = 0.0
     for i in range(n):
@@ -188,7 +199,7 @@ def _floor(x: Any, n: int, numbers: Any, form: int, y: Any, out: Any) -> None:
     share, below, whole = y[ROOM], y[DENOMINATOR], math.sqrt(eps) if form & EPS_INSIDE else eps
     for i in range(n):
         share[i] = whole / below[i]
-    out[FIGURE.eps_share_numel] += _only_finite(share, n)
+    out[FIGURE.eps_share_numel] += _only_numbers(share, n)
     out[FIGURE.eps_share] += _total(share, n)
 
 
