@@ -3,7 +3,7 @@
 A reading is three launches for a combination of dtypes, and one more for each further combination: counts
 are set to 0 and numbers that only the device knows are put into the table; each block of a row, 2^14 elements
 or fewer, is measured (once for each combination); blocks are merged into rows, in the very memory that is
-copied to the host. What goes to the device is one table of int64, in one asynchronous copy from pinned memory:
+copied to the host. What goes to the device is one table of int64, in an asynchronous copy of pinned memory:
 
 ====================  =======================  ===========================================================
 section               size                     sent
