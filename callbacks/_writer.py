@@ -43,7 +43,7 @@ class Writer:
 
     @property
     def seconds(self) -> float:
-        """Computing time of all jobs, while Python computes nothing else; who waits takes the mean."""
+        """Computing time of all jobs, in which Python computes nothing else; of those that wait, the mean."""
         return self._spent * (1 + len(self._jobs) / self._done) if self._done else 0.0
 
     def put(self, job: Job) -> bool:

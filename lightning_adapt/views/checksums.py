@@ -7,16 +7,18 @@ thread computes anything, whichever of them it was that wrote.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-try:
-    import google_crc32c
-except ImportError:  # TensorBoard was there before our extra asked for this
-    google_crc32c = None  # type: ignore[assignment]
-
+# Where TensorBoard was there before our extra asked for this library, it may be missing.
+_in_c: Callable[[bytes], int] | None = (
+    import_module("google_crc32c").value if find_spec("google_crc32c") else None
+)
 _ALL = 0xFFFFFFFF
 
 
@@ -27,9 +29,9 @@ def masked_crc32c(data: bytes) -> int:
         >>> hex(masked_crc32c(b"123456789"))  # CRC-32C is 0xe3069283
         '0xc78ab0e5'
     """
-    if google_crc32c is None:
+    if _in_c is None:
         return int(pywrap_tensorflow.masked_crc32c(data))
-    crc: int = google_crc32c.value(data)
+    crc = _in_c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & _ALL
 
 
@@ -44,7 +46,7 @@ def hasten(writer: Any) -> None:
         records = writer._get_file_writer().event_writer._async_writer._writer
     except AttributeError:
         return
-    if google_crc32c is not None and type(records) is RecordWriter:
+    if _in_c is not None and type(records) is RecordWriter:
         file = records._writer
         records.write = lambda data: file.write(record(data))
 

@@ -44,7 +44,7 @@ class TensorBoardView:
         tag = tag_of(table)
         summary = to_summary(table, describe=tag not in self._described, trained=self._trained)
         self._described.add(tag)
-        if not table.skipped:
+        if not table.skipped:  # torch says no types of what makes these
             for bins in (EFFECTIVE_LR, SECOND_MOMENT):
                 histogram = log10_histogram(table, bins)
                 if histogram is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Event, current_thread
 from time import sleep
 
@@ -105,7 +106,7 @@ def test_fewer_are_begun_when_the_first_has_waited() -> None:
 def test_the_end_does_not_wait_for_more() -> None:
     writer, done = Writer(few=100, patience=3600), []
     for number in range(3):
-        writer.put(lambda number=number: done.append(number))  # type: ignore[misc]
+        writer.put(partial(done.append, number))
         writer.drain()
     assert done == [0, 1, 2]
 
@@ -119,9 +120,13 @@ def test_no_job_waits_for_more_than_may_wait() -> None:
 
 def test_jobs_that_wait_are_expected_to_take_what_others_took() -> None:
     writer = Writer(few=100, patience=3600)
+
+    def work() -> None:
+        sum(range(100_000))
+
     assert writer.seconds == 0
     for _ in range(2):
-        writer.put(lambda: sum(range(100_000)))  # type: ignore[arg-type, return-value]
+        writer.put(work)
     assert writer.seconds == 0  # nobody knows yet
     writer.drain()
     took = writer.seconds
