@@ -127,7 +127,8 @@ class Row:
         applied: 1 if the parameter was stepped, 0 if not (skipped step, no gradient).
         continues: A further piece of the parameter that the row before is of; figures of pieces are merged.
         temporary: Bytes that were computed for this row alone, and are freed with it.
-        described: Form and numbers of the step as `descriptors` has them, where rows share them.
+        described: Form, numbers and tensors of the step as `descriptors` has them, where that is known without
+            ``canonical``.
     """
 
     info: RowInfo
@@ -139,7 +140,7 @@ class Row:
     applied: Scalar = 1.0
     continues: bool = False
     temporary: int = 0
-    described: tuple[int, tuple[Scalar, ...]] | None = None
+    described: tuple[int, tuple[Scalar, ...], tuple[Tensor | None, ...]] | None = None
 
 
 @lru_cache(maxsize=256)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields as fields_of
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, TypeGuard
 
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import CanonicalStep, Scalar
-from lightning_adapt.dynamics.engines.descriptors import SLOTS, form_of, numbers_of
-
-_FIELDS = tuple(entry.name for entry in fields_of(CanonicalStep))
-_TENSORS = [at for at, name in enumerate(_FIELDS) if name == "gradient" or name in SLOTS]
+from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar
+from lightning_adapt.dynamics.engines.descriptors import SLOTS, STEPPED, form_of, numbers_of
+from lightning_adapt.dynamics.table import RowInfo
 
 
 class Family:
@@ -28,7 +26,8 @@ class Family:
         applied: Likewise.
 
     Raises:
-        LookupError: If ``step`` has a tensor that is not one of ``state``, or that is there twice.
+        LookupError: If ``step`` has a tensor that is not one of ``state``, or that is there twice, or a
+            gradient of its own.
     """
 
     def __init__(
@@ -39,40 +38,63 @@ class Family:
         gradient_factor: Scalar = 1.0,
         applied: Scalar = 1.0,
     ) -> None:
-        self._values: list[Any] = [getattr(step, name) for name in _FIELDS]
+        self._step, self._factor, self._applied = step, gradient_factor, applied
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         entries = {id(value): name for name, value in tensors.items()}
         if len(entries) < len(tensors):
             raise LookupError("a tensor has two names, and which of them a step is of is not known")
-        self._own: list[tuple[int, str]] = []
-        self._each: list[tuple[int, Sequence[Scalar]]] = []
-        for field in _TENSORS:
-            value = self._values[field]
-            if value is not None:
-                self._own.append((field, entries[id(value)]))
+        if step.gradient is not None:
+            raise LookupError("the gradient is not the parameter's own")
+        held = [getattr(step, name) for name in STEPPED]
+        self._names = [None if value is None else entries[id(value)] for value in held]
         form, numbers = form_of(step), numbers_of(step, gradient_factor, applied)
         self._described = [(form, numbers)]
+        self._each: dict[str, Sequence[Scalar]] = {}
         if counts:
             unbound = lru_cache(Tensor.unbind)  # the same vector stands in several places
-            numbers_at = [at for at in range(len(_FIELDS)) if at not in _TENSORS]
-            vectors = [at for at in numbers_at if _is_vector(self._values[at], counts)]
-            self._each = [(at, unbound(self._values[at])) for at in vectors]
-            if vectors:
+            others = [(each.name, getattr(step, each.name)) for each in fields(step) if each.name not in SLOTS]
+            self._each = {name: unbound(value) for name, value in others if _is_vector(value, counts)}
+            if self._each:
                 columns = [unbound(x) if _is_vector(x, counts) else [x] * counts for x in numbers]
                 self._described = [(form, each) for each in zip(*columns, strict=True)]
 
-    def step_of(self, state: Mapping[str, Any], place: int) -> CanonicalStep:
-        """The step of the parameter with this ``state``, whose count is entry ``place`` of all."""
-        values = self._values.copy()
-        for field, name in self._own:
-            values[field] = state[name]
-        for field, numbers in self._each:
-            values[field] = numbers[place]
-        return CanonicalStep(*values)
+    def row(
+        self,
+        info: RowInfo,
+        parameter: Tensor,
+        before: Tensor | None,
+        gradient: Tensor | None,
+        state: Mapping[str, Any],
+        place: int,
+    ) -> Row:
+        """The row of a parameter with this ``state``, whose count is entry ``place`` of all."""
+        form, numbers = self._described[place if self._each else 0]
+        stepped = tuple([None if name is None else state[name] for name in self._names])
+        row = _FamilyRow(info, parameter, before, gradient, None, self._factor, self._applied)
+        del row.canonical
+        row.described, row.family, row.place = (form, numbers, stepped), self, place
+        return row
 
-    def described(self, place: int) -> tuple[int, tuple[Scalar, ...]]:
-        """Form and numbers of that step, see `descriptors`."""
-        return self._described[place if self._each else 0]
+    def step_of(self, stepped: Sequence[Tensor | None], place: int) -> CanonicalStep:
+        """The canonical step that has these tensors, and the numbers of entry ``place``."""
+        tensors: dict[str, Any] = dict(zip(STEPPED, stepped, strict=True))
+        return replace(self._step, **tensors, **{name: each[place] for name, each in self._each.items()})
+
+
+class _FamilyRow(Row):
+    """A row whose canonical step is made when somebody asks for it, which kernels do not."""
+
+    __slots__ = ("family", "place")
+    family: Family
+    place: int
+
+    def __getattr__(self, name: str) -> Any:
+        """Only called for what is not there."""
+        if name != "canonical" or self.described is None:
+            raise AttributeError(name)
+        self.canonical = self.family.step_of(self.described[2], self.place)
+        self.described = None  # whoever has the step may change it
+        return self.canonical
 
 
 def _is_vector(value: object, counts: int) -> TypeGuard[Tensor]:

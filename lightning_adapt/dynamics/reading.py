@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -124,6 +125,11 @@ def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
     return Packed.of(torch.stack(figures), counts, strides)
 
 
+@lru_cache(maxsize=1 << 14)  # the same for every reading of a run
+def _sampled(info: RowInfo, stride: int) -> RowInfo:
+    return info if stride == 1 else replace(info, histogram_stride=stride)
+
+
 def take(
     engine: Engine,
     rows: Iterable[Row],
@@ -167,10 +173,7 @@ def take(
             known[name] = len(on_device)
             on_device.append(value.detach().reshape(()))
     packed.scalars = on_device
-    infos = [
-        info if stride == 1 else replace(info, histogram_stride=stride)
-        for info, stride in zip(infos, packed.strides or [1] * len(infos), strict=True)
-    ]
+    infos = list(map(_sampled, infos, packed.strides)) if packed.strides else infos
     buffer = packed.buffer()
     watch.stop()
     host, ready, wait = to_host(buffer)

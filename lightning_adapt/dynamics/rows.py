@@ -107,31 +107,73 @@ def build_rows(
         Rows; a large parameter for which tensors have to be made comes in pieces, see `Row.continues`.
     """
     rule, counts = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
-    families: dict[object, Family | None] = {}
+    families = None if rule is None or not rule.shared else _Families(rule, now)
     for member in parameters:
         parameter, count = member.parameter, counts[id(member.parameter)]
+        in_one = member.info.name in whole
+        before = None if now.before is None else now.before.get(id(parameter))
         view = StepView(
-            parameter=as_real(parameter.detach()),
-            gradient=parameter.grad,
-            state=optimizer.state.get(parameter, {}),
-            group=now.groups.get(member.group_index, optimizer.param_groups[member.group_index]),
-            step=count.counts if isinstance(count, DeviceCount) else count,
-            before=None if now.before is None else now.before.get(id(parameter)),
-            remembered=now.remembered.get(id(parameter), {}),
+            as_real(parameter.detach()),
+            parameter.grad,
+            optimizer.state.get(parameter, {}),
+            now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
+            count.counts if isinstance(count, DeviceCount) else count,
+            before,
+            None,
+            _NOTHING,
         )
-        if rule is not None and rule.shared and member.info.name not in whole:
-            key = _likeness(view, member.group_index)
-            if key not in families:
-                families[key] = _family(rule, view, now)
-            family = families[key]
-            if family is not None:
-                place = count.place if isinstance(count, DeviceCount) else 0
-                step = family.step_of(view.state, place)
-                yield _row(member, view, step, now, described=family.described(place))
-                continue
+        row = None if families is None or in_one else families.row(member, view, count)
+        if row is not None:
+            yield row
+            continue
+        view.remembered = now.remembered.get(id(parameter), _NOTHING)
         if isinstance(count, DeviceCount):
             view.step = count.counts[count.place]
-        yield from _alone(rule, member, view, now, whole=member.info.name in whole)
+        yield from _alone(rule, member, view, now, whole=in_one)
+
+
+_NOTHING: dict[str, Tensor] = {}
+
+
+class _Families:
+    """The families of a reading, each founded by the first of its parameters."""
+
+    def __init__(self, rule: UpdateRule, now: Circumstances) -> None:
+        self._rule, self._now = rule, now
+        self._found: dict[object, tuple[Family, str] | None] = {}
+
+    def row(self, member: Member, view: StepView, count: float | DeviceCount) -> Row | None:
+        """The row of ``member``; ``None`` where it belongs to no family."""
+        key = _likeness(view, member.group_index)
+        if key not in self._found:
+            self._found[key] = self._family(view)
+        found = self._found[key]
+        if found is None:
+            return None
+        family, state_dtype = found
+        info = _with_dtype(member.info, state_dtype)
+        place = count.place if isinstance(count, DeviceCount) else 0
+        return family.row(info, view.parameter, view.before, view.gradient, view.state, place)
+
+    def _family(self, view: StepView) -> tuple[Family, str] | None:
+        """The family of a parameter, and the dtype of its state.
+
+        ``None`` where tensors have to be made for it, or it was not stepped yet.
+        """
+        tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
+        if _reads(self._rule, view) != "stored":
+            return None
+        if any(x.layout != torch.strided or x.is_complex() for x in tensors):
+            return None
+        step = canonical_step(self._rule, view)
+        if step is None:
+            return None
+        counts = len(view.step) if isinstance(view.step, Tensor) else 0
+        applied = _applied(view, self._now)
+        try:
+            return Family(step, view.state, counts, self._now.gradient_factor, applied), _state_dtype(step)
+        except LookupError:
+            return None
 
 
 def _likeness(view: StepView, group_index: int) -> tuple[object, ...]:
@@ -144,23 +186,9 @@ def _likeness(view: StepView, group_index: int) -> tuple[object, ...]:
         view.parameter.device,
         view.before is None,
         None if gradient is None else (gradient.dtype, gradient.layout),
-        *[(k, x.dtype, x.layout) if isinstance(x, Tensor) else (k, type(x)) for k, x in view.state.items()],
+        *view.state,
+        *[(x.dtype, x.layout) if isinstance(x, Tensor) else type(x) for x in view.state.values()],
     )
-
-
-def _family(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | None:
-    """The family of a parameter; ``None`` where tensors have to be made for it, or it was not stepped yet."""
-    tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
-    if _reads(rule, view) != "stored" or any(x.layout != torch.strided or x.is_complex() for x in tensors):
-        return None
-    step = canonical_step(rule, view)
-    if step is None:
-        return None
-    counts = len(view.step) if isinstance(view.step, Tensor) else 0
-    try:
-        return Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
-    except LookupError:
-        return None
 
 
 def _alone(
@@ -179,7 +207,7 @@ def _alone(
 
 def _row(member: Member, view: StepView, step: CanonicalStep | None, now: Circumstances, **more: Any) -> Row:
     return Row(
-        info=_with_state_dtype(member.info, step),
+        info=_with_dtype(member.info, _state_dtype(step)),
         parameter=view.parameter,
         before=view.before,
         gradient=view.gradient,
@@ -248,13 +276,13 @@ def _memory(x: Tensor) -> int:
     return x.untyped_storage().data_ptr()
 
 
-def _with_state_dtype(info: RowInfo, step: CanonicalStep | None) -> RowInfo:
+def _state_dtype(step: CanonicalStep | None) -> str:
     if step is None:
-        return info
+        return ""
     state = step.second_moment if step.second_moment is not None else step.first_moment
-    return info if state is None else _with_dtype(info, state.dtype)
+    return "" if state is None else str(state.dtype).removeprefix("torch.")
 
 
 @lru_cache(maxsize=1 << 14)  # the same for every reading of a run
-def _with_dtype(info: RowInfo, dtype: torch.dtype) -> RowInfo:
-    return replace(info, state_dtype=str(dtype).removeprefix("torch."))
+def _with_dtype(info: RowInfo, state_dtype: str) -> RowInfo:
+    return replace(info, state_dtype=state_dtype) if state_dtype else info

@@ -43,6 +43,10 @@ class RowInfo:
     histogram_stride: int = 1
     requires_grad: bool = True
 
+    def __hash__(self) -> int:
+        """Of the name alone, which nearly always tells rows apart: they are hashed at every reading."""
+        return hash(self.name)
+
 
 @lru_cache(maxsize=64)  # the same for most readings of a run
 def _version(rows: tuple[RowInfo, ...], *others: object) -> str:

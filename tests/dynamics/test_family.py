@@ -18,6 +18,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Row, StepView
 from lightning_adapt.dynamics.engines.descriptors import describe
 from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.rows import Circumstances, build_rows, members
+from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
 
 
@@ -201,7 +202,9 @@ def test_a_moment_with_as_many_elements_as_there_are_counts_is_no_vector_of_coun
         second_moment=first["exp_avg_sq"],
         second_moment_correction=1 / counts,
     )
-    found = Family(step, first, counts=3).step_of(other, 2)
+    row = Family(step, first, counts=3).row(RowInfo("p"), other["exp_avg"], None, None, other, 2)
+    found = row.canonical
+    assert found is not None
     assert found.first_moment is other["exp_avg"]
     assert found.second_moment is other["exp_avg_sq"]
     assert found.first_moment_factor == found.second_moment_correction == 1 / counts[2]

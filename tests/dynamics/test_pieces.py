@@ -62,7 +62,8 @@ def test_extra_memory_is_some_chunks_whatever_the_parameter(cls: Any, options: d
     parameter = nn.Parameter(torch.randn(SHAPE))
     parameter.grad = torch.randn(SHAPE)
     optimizer = cls([parameter], lr=0.01, **options)
-    _assert_peak(optimizer, parameter, MUON.get(cls.__name__, 0) + 16 * CHUNK)
+    # Among them the packed figures of the pieces, which are no part of what a rule makes.
+    _assert_peak(optimizer, parameter, MUON.get(cls.__name__, 0) + 17 * CHUNK)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")

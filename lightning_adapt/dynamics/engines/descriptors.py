@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,6 +20,9 @@ SLOTS: tuple[str, ...] = (
     "centering",
     "effective_lr",
 )
+
+#: Those of them that a canonical step has, in the same order, behind those of the row itself.
+STEPPED = SLOTS[3:]
 
 #: Numbers of a row, in this order; see `CanonicalStep` for what they mean.
 SCALARS: tuple[str, ...] = (
@@ -76,40 +80,31 @@ def describe(row: Row) -> Descriptor:
     Returns:
         Its descriptor, which keeps every tensor alive that it points to.
     """
-    parameter, step = row.parameter, row.canonical
-    if step is None:
-        tensors = [parameter, row.before, row.gradient, None, None, None, None, None]
+    parameter, gradient = row.parameter, row.gradient
+    if row.described is not None:
+        form, numbers, stepped = row.described
     else:
-        tensors = [
-            parameter,
-            row.before,
-            row.gradient if step.gradient is None else step.gradient,
-            step.first_moment,
-            step.numerator,
-            step.second_moment,
-            step.centering,
-            step.effective_lr,
-        ]
+        step = row.canonical
+        form, numbers = form_of(step), numbers_of(step, row.gradient_factor, row.applied)
+        stepped = tuple([None if step is None else getattr(step, name) for name in STEPPED])
+        gradient = gradient if step is None or step.gradient is None else step.gradient
+    tensors = (parameter, row.before, gradient, *stepped)
     shape = parameter.shape
-    for place, x in enumerate(tensors):
-        if x is not None and x.shape != shape:
-            tensors[place] = _expanded(SLOTS[place], x, parameter)
-    form, numbers = row.described or (form_of(step), numbers_of(step, row.gradient_factor, row.applied))
-    return Descriptor(_flat(tensors, parameter), numbers, form, parameter.numel())
-
-
-def _flat(tensors: list[Tensor | None], parameter: Tensor) -> tuple[Tensor | None, ...]:
-    """Each tensor without gaps in memory, elements of all in the same order."""
     for x in tensors:
-        if x is not None and (not x.is_contiguous() or x.is_neg()):
+        if x is not None and (x.shape != shape or not x.is_contiguous() or x.is_neg()):
+            tensors = _flat(tensors, parameter)
             break
-    else:
-        return tuple(tensors)  # the usual case, and this runs for every parameter
+    return Descriptor(tensors, numbers, form, parameter.numel())
+
+
+def _flat(tensors: Sequence[Tensor | None], parameter: Tensor) -> tuple[Tensor | None, ...]:
+    """Each tensor without gaps in memory, elements of all in the same order."""
     # Largest stride first: this permutation makes a dense tensor contiguous, without a copy.
     order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
-    permuted = (None if x is None else x.resolve_neg().permute(order) for x in tensors)
+    named = zip(SLOTS, tensors, strict=True)
+    whole = [None if x is None else _expanded(name, x, parameter).resolve_neg() for name, x in named]
     # reshape may give a view with gaps, where a kernel would read what lies between.
-    return tuple(None if x is None else x.detach().reshape(-1).contiguous() for x in permuted)
+    return tuple([None if x is None else x.detach().permute(order).reshape(-1).contiguous() for x in whole])
 
 
 def _expanded(name: str, x: Tensor, parameter: Tensor) -> Tensor:

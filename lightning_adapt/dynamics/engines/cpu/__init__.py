@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLO
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
-from lightning_adapt.dynamics.engines.packed import Layout, Packed, concatenated
+from lightning_adapt.dynamics.engines.packed import Packed, concatenated
 from lightning_adapt.dynamics.histograms import sample_stride
 from lightning_adapt.dynamics.table import RowInfo
 
@@ -23,16 +22,6 @@ _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT
 
 #: Bytes that rules have to compute for rows before these are measured, so that they can be let go.
 _MADE = 1 << 22
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A row as the compiled pass takes it; ``row`` keeps alive what the addresses point to."""
-
-    row: Descriptor
-    whole: list[int]
-    numbers: Sequence[Scalar]
-    stride: int
 
 
 def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
@@ -48,20 +37,18 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
         The packed figures, on the host.
     """
     parts: list[Packed] = []
-    batch: list[_Entry] = []
+    batch = _Batch()
     made = 0
     for row in rows:
-        entry = _entry(describe(row), sample_stride(row.parameter.shape) if histograms else 0)
-        if entry is not None:
-            batch.append(entry)
-            made += row.temporary
-        if batch and (entry is None or made >= _MADE):
-            parts.append(_measured(batch, histograms))
-            batch, made = [], 0
-        if entry is None:
+        taken = batch.add(describe(row), sample_stride(row.parameter.shape) if histograms else 0)
+        made += row.temporary if taken else 0
+        if batch.rows and (not taken or made >= _MADE):
+            parts.append(batch.measured(histograms))
+            batch, made = _Batch(), 0
+        if not taken:
             parts.append(eager.measure([row], histograms=histograms))
-    if batch:
-        parts.append(_measured(batch, histograms))
+    if batch.rows:
+        parts.append(batch.measured(histograms))
     return concatenated(parts) if parts else eager.measure([], histograms=histograms)
 
 
@@ -73,41 +60,43 @@ def prepare() -> None:
     measure([Row(RowInfo("nothing"), torch.zeros(1), None, None, None)])
 
 
-def _entry(row: Descriptor, stride: int) -> _Entry | None:
-    """``row`` for the compiled pass, ``None`` unless all of it lies on the host in dtypes that it reads."""
-    kinds, addresses = [], []
-    for x in row.tensors:
-        if x is None:
-            kinds.append(ABSENT)
-            addresses.append(0)
-        elif x.is_cpu and x.dtype in _KINDS:
-            kinds.append(_KINDS[x.dtype])
-            addresses.append(x.data_ptr())
-        else:
-            return None
-    numbers: Sequence[Scalar] = row.scalars
-    if not PLAIN.issuperset(map(type, numbers)):
-        if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
-            return None
-        numbers = [float(x) for x in numbers]
-    return _Entry(row, [*addresses, *kinds, row.form, stride], numbers, stride)
+class _Batch:
+    """Rows as the compiled pass takes them."""
 
+    def __init__(self) -> None:
+        self.rows: list[Descriptor] = []  # keeps alive what the addresses point to
+        self._strides: list[int] = []
+        self._whole, self._numbers = array("q"), array("d")
 
-def _measured(batch: Sequence[_Entry], histograms: bool) -> Packed:
-    """Measure ``batch`` on all threads that torch has."""
-    threads, strides = torch.get_num_threads(), tuple([entry.stride for entry in batch])
-    cut = tasks_of(tuple([entry.row.numel for entry in batch]), strides, threads)
-    layout = Layout(len(batch), histograms)
-    memory = np.empty(layout.size, dtype=np.uint8)
-    into = layout.arrays(memory)
-    figures, counts = cut.room(*into)
-    run(
-        cut,
-        np.array([entry.whole for entry in batch], dtype=np.int64),
-        np.array([entry.numbers for entry in batch], dtype=np.float64),
-        figures,
-        counts,
-        threads,
-    )
-    cut.merge(figures, counts, *into)
-    return Packed(torch.from_numpy(memory), layout, strides=[max(stride, 1) for stride in strides])
+    def add(self, row: Descriptor, stride: int) -> bool:
+        """Take in ``row``, unless some of it lies elsewhere or has a dtype that the pass does not read."""
+        kinds, addresses = [], []
+        for x in row.tensors:
+            if x is None:
+                kinds.append(ABSENT)
+                addresses.append(0)
+            elif x.is_cpu and x.dtype in _KINDS:
+                kinds.append(_KINDS[x.dtype])
+                addresses.append(x.data_ptr())
+            else:
+                return False
+        numbers: Sequence[Scalar] = row.scalars
+        if not PLAIN.issuperset(map(type, numbers)):
+            if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
+                return False
+            numbers = [float(x) for x in numbers]
+        self.rows.append(row)
+        self._strides.append(stride)
+        self._whole.extend((*addresses, *kinds, row.form, stride))
+        self._numbers.extend(numbers)  # type: ignore[arg-type]
+        return True
+
+    def measured(self, histograms: bool) -> Packed:
+        """Measure all of them on all threads that torch has."""
+        threads, strides = torch.get_num_threads(), tuple(self._strides)
+        cut = tasks_of(tuple([row.numel for row in self.rows]), strides, threads)
+        packed = Packed.room(len(self.rows), torch.device("cpu"), histograms=histograms)
+        packed.strides = [max(stride, 1) for stride in strides]
+        at = packed.memory.data_ptr()
+        run(cut, self._whole, self._numbers, at, at + packed.layout.split, threads)
+        return packed

@@ -90,11 +90,14 @@ def _pointer(_: Any, address: Any) -> Any:
 
 @intrinsic
 def following(_: Any, address: Any) -> Any:
-    """What an int64 in memory is, adding 1 to it in one go: no other thread gets the same."""
+    """What an int64 in memory is, adding 1 to it in one go: no other thread gets the same.
+
+    Whoever gets a larger one sees all that was written by those who got the smaller ones, before they did.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "acq_rel")
 
     return types.int64(address), generate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import namedtuple
 from functools import cache
 from hashlib import sha256
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from numba import cfunc, types
 from numba.np.numpy_support import carray
 
@@ -31,11 +32,12 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     integers,
     smallest_normal,
 )
-from lightning_adapt.dynamics.engines.cpu._tasks import Integers, Tasks
+from lightning_adapt.dynamics.engines.cpu._tasks import Tasks
 from lightning_adapt.dynamics.engines.cpu._team import Compiled, together
 from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
+from lightning_adapt.dynamics.engines.packed import ADDED as SUMMED
 from lightning_adapt.dynamics.engines.packed import FIGURES
-from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH, FloatArray, IntArray
+from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
 
 _SLOTS = len(SLOTS)
 _WORTH = 4 * BLOCK  # elements: for less the fast way does not pay
@@ -131,31 +133,75 @@ def _task(
 
 ROW = 2 * _SLOTS + 2
 """Whole numbers of a row: addresses and kinds of its tensors, form of its step, stride of its histograms."""
-JOB: Any = namedtuple("JOB", "cursor pieces tasks rows numbers figures counts n_pieces n_tasks n_rows")
-"""What `run` is given: the next piece, addresses of arrays, then sizes."""
+JOB: Any = namedtuple(
+    "JOB", "cursor done pieces tasks n_pieces n_tasks rows numbers n_rows figures counts more_figures more_counts"
+)
+"""What `run` is given: the next piece, how many are done, then addresses of arrays and sizes."""
 _JOB: Any = JOB(*range(len(JOB._fields)))
+_TASK: Any = namedtuple("TASK", "row start stop figures counts")(*range(5))
+
+
+@exactly
+def _figures(job: Any, place: int) -> Any:
+    """Figures of a row, or those beside them."""
+    rows = job[_JOB.n_rows]
+    own = place < rows
+    address = job[_JOB.figures] if own else job[_JOB.more_figures]
+    return doubles_at(address + 8 * FIGURES * (place if own else place - rows), FIGURES)
+
+
+@exactly
+def _counts(job: Any, place: int) -> Any:
+    """Counts of a row, or those beside them."""
+    rows = job[_JOB.n_rows]
+    if place < rows:
+        return counts_at(job[_JOB.counts], place, _HISTOGRAMS, WIDTH)
+    return counts_at(job[_JOB.more_counts], place - rows, _HISTOGRAMS, WIDTH)
 
 
 @exactly
 def _pieces(job: Any, cursor: int, room: Any) -> None:
-    """Measure pieces of rows until none is left that no other thread has taken."""
+    """Measure pieces of rows until none is left that no other thread has taken; merge after the last."""
     narrow, kept, found, exact, fast = room
     pieces = integers(job[_JOB.pieces], job[_JOB.n_pieces], 2)
-    tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], 4)
+    tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], len(_TASK))
     rows = integers(job[_JOB.rows], job[_JOB.n_rows], ROW)
     piece = following(cursor)
     while piece < len(pieces):
-        for task in range(pieces[piece, 0], pieces[piece, 1]):
-            index, start, stop, place = tasks[task]
+        last = -1
+        for at in range(pieces[piece, 0], pieces[piece, 1]):
+            task = tasks[at]
+            index = task[_TASK.row]
             narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
             numbers = doubles_at(job[_JOB.numbers] + 8 * index * len(SCALARS), len(SCALARS))
             addresses, kinds = rows[index, :_SLOTS], rows[index, _SLOTS : 2 * _SLOTS]
             row = (kinds, numbers, rows[index, ROW - 2], rows[index, ROW - 1])
             found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
-            figures = doubles_at(job[_JOB.figures] + 8 * task * FIGURES, FIGURES)
-            counts = counts_at(job[_JOB.counts], place, _HISTOGRAMS, WIDTH)
-            _task(addresses, start, stop, row, kept, fast, exact, (figures, counts))
+            figures, counts = _figures(job, task[_TASK.figures]), _counts(job, task[_TASK.counts])
+            figures[:SUMMED], figures[SUMMED:] = 0.0, -np.inf
+            if row[3] > 0 and task[_TASK.counts] != last:
+                counts[:] = 0
+                last = task[_TASK.counts]
+            _task(addresses, task[_TASK.start], task[_TASK.stop], row, kept, fast, exact, (figures, counts))
+        if following(cursor + 8) == len(pieces) - 1:
+            _merge(job, tasks, rows)
         piece = following(cursor)
+
+
+@exactly
+def _merge(job: Any, tasks: Any, rows: Any) -> None:
+    """Add what stands beside the rows to the rows."""
+    n, merged = len(rows), len(rows) - 1
+    for at in range(len(tasks)):
+        row, place = tasks[at, _TASK.row], tasks[at, _TASK.counts]
+        if tasks[at, _TASK.figures] >= n:
+            into, figures = _figures(job, row), _figures(job, tasks[at, _TASK.figures])
+            into[:SUMMED] += figures[:SUMMED]
+            into[SUMMED:] = np.maximum(into[SUMMED:], figures[SUMMED:])
+        if place > merged and rows[row, ROW - 1] > 0:
+            counted, counts = _counts(job, row), _counts(job, place)
+            counted += counts
+            merged = place
 
 
 def _compile(version: str) -> Any:
@@ -200,25 +246,21 @@ def _compiled() -> Compiled:
 
 
 def run(
-    cut: Tasks, rows: IntArray, numbers: FloatArray, figures: FloatArray, counts: Integers, threads: int
+    cut: Tasks, rows: array[int], numbers: array[float], figures: int, counts: int, threads: int
 ) -> None:
     """Measure all pieces of rows.
 
     Args:
         cut: The pieces, and the tasks they are made of.
-        rows: Shape ``(rows, ROW)``.
-        numbers: Shape ``(rows, scalars)``.
-        figures: Shape ``(tasks, FIGURES)``: each task has figures of its own.
-        counts: Shape ``(places, 3, WIDTH)``: no two pieces share a place.
+        rows: `ROW` for each row.
+        numbers: `SCALARS` for each row.
+        figures: Address of `FIGURES` for each row, float64.
+        counts: Address of the histograms of each row, int32; anything where no row has a stride.
         threads: That share the work.
     """
-    arrays = (cut.pieces, cut.tasks, rows, numbers, figures, counts)
-    sizes = (len(cut.pieces), len(cut.tasks), len(rows))
-    job = np.array([0, *[_address(array) for array in arrays], *sizes], dtype=np.int64)
-    together(_compiled(), _address(job), threads if len(cut.pieces) > 1 else 1)
-
-
-def _address(array: npt.NDArray[Any]) -> int:
-    """Where an array lies; ``array.ctypes`` takes five times as long."""
-    address: int = array.__array_interface__["data"][0]
-    return address
+    more_figures = torch.empty(cut.figures, FIGURES, dtype=torch.float64)
+    more_counts = torch.empty(cut.counts, _HISTOGRAMS, WIDTH, dtype=torch.int32)
+    job = array("q", (0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks)))
+    job.extend((rows.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW, figures, counts))
+    job.extend((more_figures.data_ptr(), more_counts.data_ptr()))
+    together(_compiled(), job.buffer_info()[0], threads if len(cut.pieces) > 1 else 1)
