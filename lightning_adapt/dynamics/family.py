@@ -39,10 +39,10 @@ class Family:
         applied: Scalar = 1.0,
     ) -> None:
         self._step, self._factor, self._applied = step, gradient_factor, applied
-        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        entries = {id(value): name for name, value in tensors.items()}
-        if len(entries) < len(tensors):
-            raise LookupError("a tensor has two names, and which of them a step is of is not known")
+        entries: dict[int, str] = {}
+        for name, value in state.items():
+            if entries.setdefault(id(value), name) != name and isinstance(value, Tensor):
+                raise LookupError("a tensor has two names, and which of them a step is of is not known")
         if step.gradient is not None:
             raise LookupError("the gradient is not the parameter's own")
         held = [getattr(step, name) for name in STEPPED]
@@ -52,7 +52,9 @@ class Family:
         self._each: dict[str, Sequence[Scalar]] = {}
         if counts:
             unbound = lru_cache(Tensor.unbind)  # the same vector stands in several places
-            others = [(each.name, getattr(step, each.name)) for each in fields(step) if each.name not in SLOTS]
+            others = [
+                (each.name, getattr(step, each.name)) for each in fields(step) if each.name not in SLOTS
+            ]
             self._each = {name: unbound(value) for name, value in others if _is_vector(value, counts)}
             if self._each:
                 columns = [unbound(x) if _is_vector(x, counts) else [x] * counts for x in numbers]

@@ -24,14 +24,21 @@ def to_host(buffer: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], No
     Returns:
         The host buffer, a function that tells whether it has arrived, and one that waits for it.
     """
-    if buffer.device.type != "cuda":
-        host = buffer if buffer.is_cpu else buffer.to("cpu")
-        return host, lambda: True, lambda: None
+    if not buffer.is_cuda:
+        return buffer if buffer.is_cpu else buffer.to("cpu"), _arrived, _nothing_to_wait_for
     host = torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True)
     host.copy_(buffer, non_blocking=True)
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(buffer.device))
     return host, arrived.query, arrived.synchronize
+
+
+def _arrived() -> bool:
+    return True
+
+
+def _nothing_to_wait_for() -> None:
+    pass
 
 
 class Stopwatch:

@@ -14,7 +14,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepV
 from lightning_adapt.dynamics.engines import default_chunk
 from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.pieces import any_sparse, cut
-from lightning_adapt.dynamics.step_counts import DeviceCount, step_counts
+from lightning_adapt.dynamics.step_counts import DeviceCount, StepCounts
 from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.dynamics.update_rules import Reads, UpdateRule, rule_for
 
@@ -106,19 +106,18 @@ def build_rows(
     Yields:
         Rows; a large parameter for which tensors have to be made comes in pieces, see `Row.continues`.
     """
-    rule, counts = rule_for(optimizer), step_counts(optimizer, now.steps_seen)
+    rule, counts = rule_for(optimizer), StepCounts(optimizer, now.steps_seen)
     families = None if rule is None or not rule.shared else _Families(rule, now)
     for member in parameters:
-        parameter, count = member.parameter, counts[id(member.parameter)]
-        in_one = member.info.name in whole
-        before = None if now.before is None else now.before.get(id(parameter))
+        parameter, state = member.parameter, optimizer.state.get(member.parameter, _NOTHING)
+        count, in_one = counts.of(parameter, state), member.info.name in whole
         view = StepView(
-            as_real(parameter.detach()),
+            parameter,
             parameter.grad,
-            optimizer.state.get(parameter, {}),
+            state,
             now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
             count.counts if isinstance(count, DeviceCount) else count,
-            before,
+            None if now.before is None else now.before.get(id(parameter)),
             None,
             _NOTHING,
         )
@@ -126,13 +125,14 @@ def build_rows(
         if row is not None:
             yield row
             continue
+        view.parameter = as_real(parameter.detach())
         view.remembered = now.remembered.get(id(parameter), _NOTHING)
         if isinstance(count, DeviceCount):
             view.step = count.counts[count.place]
         yield from _alone(rule, member, view, now, whole=in_one)
 
 
-_NOTHING: dict[str, Tensor] = {}
+_NOTHING: dict[str, Any] = {}
 
 
 class _Families:
@@ -160,7 +160,7 @@ class _Families:
 
         ``None`` where tensors have to be made for it, or it was not stepped yet.
         """
-        tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
+        tensors = [x for x in (view.parameter, view.gradient, *view.state.values()) if isinstance(x, Tensor)]
         if _reads(self._rule, view) != "stored":
             return None
         if any(x.layout != torch.strided or x.is_complex() for x in tensors):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,26 +18,39 @@ class DeviceCount(NamedTuple):
     place: int
 
 
-def step_counts(optimizer: torch.optim.Optimizer, fallback: int) -> dict[int, float | DeviceCount]:
-    """Each parameter's own step count by ``id``, without waiting for a device.
+class StepCounts:
+    """Each parameter's own step count, without waiting for a device: counts kept there stay, in one vector.
 
-    Counts kept on a device stay there, in one vector.
+    Args:
+        optimizer: After its step.
+        fallback: The count where the optimizer keeps none.
     """
-    counts: dict[int, float | DeviceCount] = {}
-    kept: dict[torch.device, dict[int, Tensor]] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            step = optimizer.state.get(parameter, {}).get("step")
-            if not isinstance(step, Tensor):
-                counts[id(parameter)] = float(fallback if step is None else step)
-            elif step.is_cpu:
-                counts[id(parameter)] = host_number(step)
-            else:
-                kept.setdefault(step.device, {})[id(parameter)] = step.reshape(()) if step.dim() else step
-    for steps in kept.values():
-        stacked = _stacked(list(steps.values()))
-        counts |= {key: DeviceCount(stacked, place) for place, key in enumerate(steps)}
-    return counts
+
+    def __init__(self, optimizer: torch.optim.Optimizer, fallback: int) -> None:
+        self._optimizer, self._fallback = optimizer, fallback
+        self._on_device: dict[int, DeviceCount] = {}
+
+    def of(self, parameter: Tensor, state: Mapping[str, Any]) -> float | DeviceCount:
+        """The count of ``parameter``, whose entry of the optimizer's state is ``state``."""
+        step = state.get("step")
+        if not isinstance(step, Tensor):
+            return float(self._fallback if step is None else step)
+        if step.is_cpu:
+            return host_number(step)
+        if not self._on_device:
+            self._stack()
+        return self._on_device[id(parameter)]
+
+    def _stack(self) -> None:
+        kept: dict[torch.device, dict[int, Tensor]] = {}
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                step = self._optimizer.state.get(parameter, {}).get("step")
+                if isinstance(step, Tensor) and not step.is_cpu:
+                    kept.setdefault(step.device, {})[id(parameter)] = step.reshape(()) if step.dim() else step
+        for steps in kept.values():
+            stacked = _stacked(list(steps.values()))
+            self._on_device |= {key: DeviceCount(stacked, place) for place, key in enumerate(steps)}
 
 
 def _stacked(steps: list[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -99,17 +100,17 @@ class Layout:
     histograms: bool
     dtype: torch.dtype = torch.float64
 
-    @property
+    @cached_property
     def split(self) -> int:
         """Bytes of the figures, behind which the counts begin."""
         return self.rows * FIGURES * self.dtype.itemsize
 
-    @property
+    @cached_property
     def end(self) -> int:
         """Bytes of figures and counts."""
         return self.split + (self.rows * len(HISTOGRAMS) * WIDTH * 4 if self.histograms else 0)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes, with room for `SPARE` numbers."""
         return self.end + 8 * SPARE

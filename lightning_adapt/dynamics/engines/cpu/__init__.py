@@ -20,6 +20,8 @@ from lightning_adapt.dynamics.table import RowInfo
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.float64: FLOAT64}
 
+_HOST = torch.device("cpu")
+
 #: Bytes that rules have to compute for rows before these are measured, so that they can be let go.
 _MADE = 1 << 22
 
@@ -95,7 +97,7 @@ class _Batch:
         """Measure all of them on all threads that torch has."""
         threads, strides = torch.get_num_threads(), tuple(self._strides)
         cut = tasks_of(tuple([row.numel for row in self.rows]), strides, threads)
-        packed = Packed.room(len(self.rows), torch.device("cpu"), histograms=histograms)
+        packed = Packed.room(len(self.rows), _HOST, histograms=histograms)
         packed.strides = [max(stride, 1) for stride in strides]
         at = packed.memory.data_ptr()
         run(cut, self._whole, self._numbers, at, at + packed.layout.split, threads)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numba import cfunc, types
 from numba.np.numpy_support import carray
 
@@ -134,7 +133,8 @@ def _task(
 ROW = 2 * _SLOTS + 2
 """Whole numbers of a row: addresses and kinds of its tensors, form of its step, stride of its histograms."""
 JOB: Any = namedtuple(
-    "JOB", "cursor done pieces tasks n_pieces n_tasks rows numbers n_rows figures counts more_figures more_counts"
+    "JOB",
+    "cursor done pieces tasks n_pieces n_tasks rows numbers n_rows figures counts more_figures more_counts",
 )
 """What `run` is given: the next piece, how many are done, then addresses of arrays and sizes."""
 _JOB: Any = JOB(*range(len(JOB._fields)))
@@ -160,9 +160,18 @@ def _counts(job: Any, place: int) -> Any:
 
 
 @exactly
+def _clear(kinds: Any, dirty: Any, narrow: Any, kept: Any) -> None:
+    """Make what is absent read as 0."""
+    for slot in range(_SLOTS):
+        if kinds[slot] == ABSENT and dirty[slot]:
+            narrow[slot], kept[slot] = np.float32(0), 0.0
+        dirty[slot] = kinds[slot] != ABSENT
+
+
+@exactly
 def _pieces(job: Any, cursor: int, room: Any) -> None:
     """Measure pieces of rows until none is left that no other thread has taken; merge after the last."""
-    narrow, kept, found, exact, fast = room
+    narrow, kept, dirty, found, exact, fast = room
     pieces = integers(job[_JOB.pieces], job[_JOB.n_pieces], 2)
     tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], len(_TASK))
     rows = integers(job[_JOB.rows], job[_JOB.n_rows], ROW)
@@ -172,10 +181,10 @@ def _pieces(job: Any, cursor: int, room: Any) -> None:
         for at in range(pieces[piece, 0], pieces[piece, 1]):
             task = tasks[at]
             index = task[_TASK.row]
-            narrow[:], kept[:] = np.float32(0), 0.0  # what is absent reads as 0
             numbers = doubles_at(job[_JOB.numbers] + 8 * index * len(SCALARS), len(SCALARS))
             addresses, kinds = rows[index, :_SLOTS], rows[index, _SLOTS : 2 * _SLOTS]
             row = (kinds, numbers, rows[index, ROW - 2], rows[index, ROW - 1])
+            _clear(kinds, dirty, narrow, kept)
             found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
             figures, counts = _figures(job, task[_TASK.figures]), _counts(job, task[_TASK.counts])
             figures[:SUMMED], figures[SUMMED:] = 0.0, -np.inf
@@ -221,7 +230,8 @@ def _compile(version: str) -> Any:
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
         )
         job = carray(address, (len(_JOB),), np.int64)
-        _pieces(job, job.ctypes.data, (narrow, kept, found, exact, fast))
+        dirty = np.zeros(_SLOTS, np.bool_)
+        _pieces(job, job.ctypes.data, (narrow, kept, dirty, found, exact, fast))
 
     signature = types.void(types.voidptr)
     try:
@@ -245,9 +255,7 @@ def _compiled() -> Compiled:
     return Compiled(_compile(version()))
 
 
-def run(
-    cut: Tasks, rows: array[int], numbers: array[float], figures: int, counts: int, threads: int
-) -> None:
+def run(cut: Tasks, rows: array[int], numbers: array[float], figures: int, counts: int, threads: int) -> None:
     """Measure all pieces of rows.
 
     Args:
@@ -258,9 +266,9 @@ def run(
         counts: Address of the histograms of each row, int32; anything where no row has a stride.
         threads: That share the work.
     """
-    more_figures = torch.empty(cut.figures, FIGURES, dtype=torch.float64)
-    more_counts = torch.empty(cut.counts, _HISTOGRAMS, WIDTH, dtype=torch.int32)
+    beside = array("b", (0,)) * (8 * FIGURES * cut.figures + 4 * _HISTOGRAMS * WIDTH * cut.counts)
+    at = beside.buffer_info()[0]
     job = array("q", (0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks)))
     job.extend((rows.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW, figures, counts))
-    job.extend((more_figures.data_ptr(), more_counts.data_ptr()))
+    job.extend((at, at + 8 * FIGURES * cut.figures))
     together(_compiled(), job.buffer_info()[0], threads if len(cut.pieces) > 1 else 1)

@@ -17,6 +17,7 @@ TASK = 1 << 16
 #: What it costs to count an element, in units of measuring it.
 _COUNTING = 15
 
+
 @dataclass(frozen=True)
 class Tasks:
     """The tasks of a batch; the arrays are shared by all readings, so nobody may write to them.
