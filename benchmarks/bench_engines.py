@@ -148,10 +148,10 @@ def _flatness(result: Result, args: Any) -> Table:
     """Cost per element as one tensor grows, and per tensor as they get more; all sizes in the same rounds."""
     table = Table(
         "Flatness",
-        "The fastest engine, as in training: step, reading, step, reading; all rows of a kind in turn. ÷ least: "
-        "cost against the cheapest row. AdamW ÷ least: the same of a fused AdamW step on the same tensors, in the "
-        "same rounds. first ÷ least: of the first reading after another row's turn, which finds nothing in the "
-        "caches.",
+        "The fastest engine, as in training: step, reading, step, reading; all rows of a kind in turn. "
+        "÷ least: cost against the cheapest row. AdamW ÷ least: the same of a fused AdamW step on the same "
+        "tensors, in the same rounds. first ÷ least: of the first reading after another row's turn, when "
+        "nothing is in the caches.",
     )
     if args.quick:
         sizes, counts, each = [10**6, 2 * 10**6], [10, 100], 1000

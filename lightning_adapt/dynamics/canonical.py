@@ -127,8 +127,8 @@ class Row:
         applied: 1 if the parameter was stepped, 0 if not (skipped step, no gradient).
         continues: A further piece of the parameter that the row before is of; figures of pieces are merged.
         temporary: Bytes that were computed for this row alone, and are freed with it.
-        described: Form, numbers and tensors of the step as `descriptors` has them, where that is known without
-            ``canonical``.
+        described: Form, numbers and tensors of the step as `descriptors` has them, where these are known
+            without ``canonical``.
     """
 
     info: RowInfo

@@ -79,8 +79,9 @@ class Family:
 
     def step_of(self, stepped: Sequence[Tensor | None], place: int) -> CanonicalStep:
         """The canonical step that has these tensors, and the numbers of entry ``place``."""
-        tensors: dict[str, Any] = dict(zip(STEPPED, stepped, strict=True))
-        return replace(self._step, **tensors, **{name: each[place] for name, each in self._each.items()})
+        values: dict[str, Any] = dict(zip(STEPPED, stepped, strict=True))
+        values |= {name: each[place] for name, each in self._each.items()}
+        return replace(self._step, **values)
 
 
 class _FamilyRow(Row):

@@ -27,6 +27,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,9 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
         return batch.packed()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Combination:
-    """What a kernel is compiled for."""
+    """What a kernel is compiled for; there is only one of each, see `_combination`."""
 
     dtypes: tuple[torch.dtype | None, ...]
     form: int
@@ -120,6 +121,11 @@ class _Combination:
         return 4 if any(d is not None and d.itemsize > 2 for d in self.dtypes) else 8
 
 
+@cache
+def _combination(dtypes: tuple[torch.dtype | None, ...], form: int, aligned: bool) -> _Combination:
+    return _Combination(dtypes, form, aligned)
+
+
 @dataclass(slots=True)
 class _Entry:
     """A row that waits for its launch."""
@@ -128,7 +134,7 @@ class _Entry:
     stride: int
     block: int
     row: Descriptor
-    addresses: tuple[int, ...]
+    addresses: list[int]
     combination: _Combination
 
 
@@ -159,19 +165,14 @@ class _Batch:
 
     def add(self, row: Row) -> None:
         """Take in one row."""
-        place, descriptor = self.rows, describe(row)
+        place, descriptor, device = self.rows, describe(row), row.parameter.device
         self.strides.append(1)
-        if not _readable(descriptor, row.parameter.device):
+        found = _found(descriptor, device)
+        if found is None:
             self.measured.append(([place], eager.measure([row], histograms=self.histograms)))
             return
-        device = row.parameter.device
-        addresses = tuple(0 if x is None else x.data_ptr() for x in descriptor.tensors)
-        combination = _Combination(
-            tuple(None if x is None else x.dtype for x in descriptor.tensors),
-            descriptor.form & ~HAS_DECAY,
-            all(a % 16 == 0 for a in addresses),
-        )
-        stride = sample_stride(tuple(row.parameter.shape))
+        addresses, combination = found
+        stride = sample_stride(row.parameter.shape)
         if self.histograms:
             self.strides[place] = stride
         block = min(BLOCK, COUNTED_BLOCK * stride) if self.histograms else BLOCK
@@ -207,14 +208,24 @@ class _Batch:
         self.waiting, self.temporary = {}, 0
 
 
-def _readable(row: Descriptor, device: torch.device) -> bool:
-    """Whether the kernels can read all tensors of a row."""
+def _found(row: Descriptor, device: torch.device) -> tuple[list[int], _Combination] | None:
+    """Where the tensors of a row lie, and what reads them; ``None`` where the kernels cannot."""
     if device.type != "cuda" and not _INTERPRETED:
-        return False
-    return all(
-        x is None or (x.dtype in _DTYPES and x.device == device and x.numel() == row.numel)
-        for x in row.tensors
-    )
+        return None
+    addresses: list[int] = []
+    dtypes: list[torch.dtype | None] = []
+    aligned = 0
+    for x in row.tensors:
+        if x is None:
+            addresses.append(0)
+            dtypes.append(None)
+        elif x.dtype in _DTYPES and x.device == device and x.numel() == row.numel:
+            addresses.append(x.data_ptr())
+            dtypes.append(x.dtype)
+            aligned |= addresses[-1]
+        else:
+            return None
+    return addresses, _combination(tuple(dtypes), row.form & ~HAS_DECAY, aligned % 16 == 0)
 
 
 def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Packed:
