@@ -245,6 +245,24 @@ def test_every_half_precision_number_is_widened_exactly(kind: int, dtype: torch.
     np.testing.assert_array_equal(np.signbit(wide[number]), np.signbit(expected[number]))
 
 
+@pytest.mark.parametrize("way", ["_scaled", "_extended"])
+def test_both_ways_of_widening_float16_are_exact(way: str) -> None:
+    if way == "_extended" and _compiled._from_float16 is not _compiled._extended:
+        pytest.skip("this processor has no instruction for it")
+    widen = getattr(_compiled, way)
+
+    @njit
+    def widened(halves: Any, wide: Any) -> None:
+        for i in range(len(halves)):
+            wide[i] = widen(halves[i])
+
+    halves, wide = np.arange(1 << 16).astype(np.uint16), np.empty(1 << 16, np.float32)
+    widened(halves, wide)
+    expected = halves.view(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(wide, expected)
+    np.testing.assert_array_equal(np.signbit(wide[wide == 0]), np.signbit(expected[wide == 0]))
+
+
 def test_many_equal_numbers_are_added_without_drift() -> None:
     # Rounding goes the same way again and again where the same number is added.
     generator = np.random.default_rng(0)

@@ -71,8 +71,8 @@ def test_the_rank_of_a_sampled_quantile_is_off_by_less_than_two_per_cent(
         assert low / len(everything) - 0.02 < q < high / len(everything) + 0.02
 
 
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=4))
-def test_a_sample_meets_every_column_and_is_large_enough(shape: list[int]) -> None:
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=4).map(tuple))
+def test_a_sample_meets_every_column_and_is_large_enough(shape: tuple[int, ...]) -> None:
     stride, numel = sample_stride(shape), int(np.prod(shape))
     assert stride == 1 or (numel // stride >= 1 << 14 and all(size % stride for size in shape))
     assert stride == 1 or numel >= SAMPLED_FROM

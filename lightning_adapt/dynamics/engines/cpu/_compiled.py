@@ -8,7 +8,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
+from numba.core import codegen
 from numba.extending import intrinsic as _intrinsic
 from numba.np.numpy_support import carray
 
@@ -114,8 +115,18 @@ def _from_bfloat16(_: Any, half: Any) -> Any:
 
 
 @intrinsic
-def _from_float16(_: Any, half: Any) -> Any:
-    """The float32 that a float16 (its bits, uint16) is.
+def _extended(_: Any, half: Any) -> Any:
+    """The float32 that a float16 (its bits, uint16) is, by the processor's own instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), _FLOAT)
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def _scaled(_: Any, half: Any) -> Any:
+    """The same where the processor has none.
 
     Exponent and digits are moved to their places and scaled, which also makes subnormal numbers right; what
     is then 2^16 or more was inf or NaN. In 32 bits all along, so that it vectorises.
@@ -131,6 +142,11 @@ def _from_float16(_: Any, half: Any) -> Any:
         return builder.bitcast(builder.or_(whole, sign), _FLOAT)
 
     return types.float32(types.uint16), generate
+
+
+_compiler: Any = codegen  # which has no types
+_FEATURES: str = getattr(config, "CPU_FEATURES", None) or _compiler.get_host_cpu_features()
+_from_float16 = _extended if "+f16c" in _FEATURES else _scaled
 
 
 @exactly
@@ -180,9 +196,7 @@ def single(address: int, kind: int, start: int, n: int, room: int) -> Any:
         n: How many.
         room: Address of room for that many float32.
     """
-    if kind == FLOAT32:
-        return np.int64(address + 4 * start)
-    if kind != ABSENT:
+    if kind in (BFLOAT16, FLOAT16):
         half, wide = carray(_pointer(address + 2 * start), (n,), np.uint16), floats(room, n)
         if kind == BFLOAT16:
             for i in range(n):
@@ -190,7 +204,13 @@ def single(address: int, kind: int, start: int, n: int, room: int) -> Any:
         else:
             for i in range(n):
                 wide[i] = _from_float16(half[i])
-    return np.int64(room)  # one type, for the compiler
+    return address_of(address, kind, start, room)
+
+
+@exactly
+def address_of(address: int, kind: int, start: int, room: int) -> Any:
+    """What `single` says, without doing it."""
+    return np.int64(address + 4 * start) if kind == FLOAT32 else np.int64(room)  # one type, for the compiler
 
 
 @exactly

@@ -11,12 +11,14 @@ import numpy as np
 from lightning_adapt.dynamics.engines.cpu import _block
 from lightning_adapt.dynamics.engines.cpu._block import ADDED, SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
+    BFLOAT16,
     BLOCK,
     FIGURE,
     FLOAT16,
     PART,
     SCALAR,
     SLOT,
+    address_of,
     doubles_at,
     exactly,
     floats,
@@ -62,7 +64,7 @@ def _rate(second: Any, numbers: Any) -> float:
 
 
 def _sweep(measured: bool, mixed: bool) -> Any:
-    """Runs over a strip and notes the figures of each block.
+    """Runs over a strip, whose blocks count from ``first``, and notes the figures of each block.
 
     Nothing is decided on the way: whatever depends on a figure makes the processor wait for it, and memory,
     which is what takes long, waits with it. For the same reason what computes most runs first, while the
@@ -71,9 +73,9 @@ def _sweep(measured: bool, mixed: bool) -> Any:
     moved = _block.moved(measured, mixed)
 
     @exactly
-    def sweep(addresses: Any, kinds: Any, start: int, stop: int, plan: Any, room: Any) -> None:
+    def sweep(addresses: Any, kinds: Any, start: int, stop: int, first: int, plan: Any, room: Any) -> None:
         for i in range((stop - start + BLOCK - 1) // BLOCK):
-            sums, tops = _found(room, i)
+            sums, tops = _found(room, first + i)
             sums[:], tops[:] = 0.0, -np.inf
             at = start + i * BLOCK
             n = min(BLOCK, stop - at)
@@ -115,6 +117,19 @@ def _whereabouts(addresses: Any, kinds: Any, at: int, n: int, narrow: int) -> An
         single(addresses[3], kinds[3], at, n, narrow + 12 * BLOCK),
         single(addresses[4], kinds[4], at, n, narrow + 16 * BLOCK),
         single(addresses[5], kinds[5], at, n, narrow + 20 * BLOCK),
+    )
+
+
+@exactly
+def _widened(addresses: Any, kinds: Any, at: int, narrow: int) -> Any:
+    """As `_whereabouts`, for a block that was the last to be looked for: it lies there already."""
+    return (
+        address_of(addresses[0], kinds[0], at, narrow),
+        address_of(addresses[1], kinds[1], at, narrow + 4 * BLOCK),
+        address_of(addresses[2], kinds[2], at, narrow + 8 * BLOCK),
+        address_of(addresses[3], kinds[3], at, narrow + 12 * BLOCK),
+        address_of(addresses[4], kinds[4], at, narrow + 16 * BLOCK),
+        address_of(addresses[5], kinds[5], at, narrow + 20 * BLOCK),
     )
 
 
@@ -217,32 +232,55 @@ def strip(addresses: Any, start: int, stop: int, row: Any, plan: Any, room: Any)
     Returns:
         Elements in sound blocks; those of the others must be added the exact way.
     """
-    kinds, numbers, _, _ = row
-    x = (addresses, kinds, start, stop, plan, room)
-    if kinds[SLOT.before]:
-        _measured_mixed(*x) if plan.mixed else _measured(*x)
-    else:
-        _predicted_mixed(*x) if plan.mixed else _predicted(*x)
+    kinds = row[0]
+    # What has to be widened is looked at again at once, before another block takes its place.
+    each = BLOCK if _narrow(kinds) else stop - start
     covered = 0
-    for i in range((stop - start + BLOCK - 1) // BLOCK):
-        sums, tops = _found(room, i)
-        room.sound[i] = _finite(kinds, plan, sums, tops)
-        if room.sound[i] and _has_counts(plan, tops):
-            at = start + i * BLOCK
-            n = min(BLOCK, stop - at)
-            arrays = _arrays(_whereabouts(addresses, kinds, at, n, room.narrow), 0, n)
-            counts, room.sound[i] = _counts(arrays, kinds, numbers, plan, tops)
-            if room.sound[i]:
-                for k in range(len(counts)):
-                    room.sums[ADDED + k] += counts[k]
-        if not room.sound[i]:
-            continue
-        covered += min(BLOCK, stop - start - i * BLOCK)
-        for k in range(ADDED):
-            room.sums[k] += sums[k]
-        for k in range(len(tops)):
-            room.tops[k] = max(room.tops[k], tops[k])
+    for at in range(start, stop, each):
+        first = (at - start) // BLOCK
+        x = (addresses, kinds, at, min(at + each, stop), first, plan, room)
+        if kinds[SLOT.before]:
+            _measured_mixed(*x) if plan.mixed else _measured(*x)
+        else:
+            _predicted_mixed(*x) if plan.mixed else _predicted(*x)
+        for i in range((x[3] - at + BLOCK - 1) // BLOCK):
+            begin = at + i * BLOCK
+            covered += _judged(addresses, begin, min(BLOCK, stop - begin), first + i, row, plan, room)
     return covered
+
+
+@exactly
+def _narrow(kinds: Any) -> bool:
+    """Whether a row has tensors in half precision."""
+    halves = 0
+    for kind in kinds:
+        halves += kind in (BFLOAT16, FLOAT16)
+    return halves > 0
+
+
+@exactly
+def _judged(addresses: Any, at: int, n: int, i: int, row: Any, plan: Any, room: Any) -> int:
+    """Add the ``i``-th block of a strip, ``n`` elements from ``at``, unless it is not sound.
+
+    Returns:
+        Elements that were added.
+    """
+    kinds, numbers, _, _ = row
+    sums, tops = _found(room, i)
+    room.sound[i] = _finite(kinds, plan, sums, tops)
+    if room.sound[i] and _has_counts(plan, tops):
+        arrays = _arrays(_widened(addresses, kinds, at, room.narrow), 0, n)
+        counts, room.sound[i] = _counts(arrays, kinds, numbers, plan, tops)
+        if room.sound[i]:
+            for k in range(len(counts)):
+                room.sums[ADDED + k] += counts[k]
+    if not room.sound[i]:
+        return 0
+    for k in range(ADDED):
+        room.sums[k] += sums[k]
+    for k in range(len(tops)):
+        room.tops[k] = max(room.tops[k], tops[k])
+    return n
 
 
 @exactly
