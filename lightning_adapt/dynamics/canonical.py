@@ -127,8 +127,6 @@ class Row:
         applied: 1 if the parameter was stepped, 0 if not (skipped step, no gradient).
         continues: A further piece of the parameter that the row before is of; figures of pieces are merged.
         temporary: Bytes that were computed for this row alone, and are freed with it.
-        described: Form, numbers and tensors of the step as `descriptors` has them, where these are known
-            without ``canonical``.
     """
 
     info: RowInfo
@@ -140,7 +138,11 @@ class Row:
     applied: Scalar = 1.0
     continues: bool = False
     temporary: int = 0
-    described: tuple[int, tuple[Scalar, ...], tuple[Tensor | None, ...]] | None = None
+
+    @property
+    def described(self) -> tuple[int, tuple[Scalar, ...], tuple[Tensor | None, ...]] | None:
+        """Form, numbers and tensors of the step as `descriptors` has them, where known without the step."""
+        return None
 
 
 @lru_cache(maxsize=256)

@@ -68,13 +68,12 @@ class Family:
         gradient: Tensor | None,
         state: Mapping[str, Any],
         place: int,
-    ) -> Row:
+    ) -> FamilyRow:
         """The row of a parameter with this ``state``, whose count is entry ``place`` of all."""
         form, numbers = self._described[place if self._each else 0]
         stepped = tuple([None if name is None else state[name] for name in self._names])
-        row = _FamilyRow(info, parameter, before, gradient, None, self._factor, self._applied)
-        del row.canonical
-        row.described, row.family, row.place = (form, numbers, stepped), self, place
+        row = FamilyRow(info, parameter, before, gradient, None, self._factor, self._applied)
+        row.expect(self, (form, numbers, stepped), place)
         return row
 
     def step_of(self, stepped: Sequence[Tensor | None], place: int) -> CanonicalStep:
@@ -84,20 +83,37 @@ class Family:
         return replace(self._step, **values)
 
 
-class _FamilyRow(Row):
-    """A row whose canonical step is made when somebody asks for it, which kernels do not."""
+_Known = tuple[int, tuple[Scalar, ...], tuple[Tensor | None, ...]]
 
-    __slots__ = ("family", "place")
-    family: Family
-    place: int
 
-    def __getattr__(self, name: str) -> Any:
-        """Only called for what is not there."""
-        if name != "canonical" or self.described is None:
-            raise AttributeError(name)
-        self.canonical = self.family.step_of(self.described[2], self.place)
-        self.described = None  # whoever has the step may change it
-        return self.canonical
+class FamilyRow(Row):
+    """A row whose canonical step is made when somebody asks for it, which kernels do not.
+
+    Whoever has the step, or sets another, may change it: from then on this is a row like any other.
+    """
+
+    __slots__ = ("_family", "_known", "_made", "_place")
+    _known: _Known | None
+
+    def expect(self, family: Family, known: _Known, place: int) -> None:
+        """Say how the step is made: by ``family``, from the tensors in ``known`` and entry ``place``."""
+        self._family, self._known, self._place = family, known, place
+
+    @property
+    def described(self) -> _Known | None:
+        """See `Row`."""
+        return self._known
+
+    @property
+    def canonical(self) -> CanonicalStep | None:
+        """The step."""
+        if self._known is not None:
+            self.canonical = self._family.step_of(self._known[2], self._place)
+        return self._made
+
+    @canonical.setter
+    def canonical(self, step: CanonicalStep | None) -> None:
+        self._made, self._known = step, None
 
 
 def _is_vector(value: object, counts: int) -> TypeGuard[Tensor]:

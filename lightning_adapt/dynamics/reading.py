@@ -180,7 +180,8 @@ def take(
             known[name] = len(on_device)
             on_device.append(value.detach().reshape(()))
     packed.scalars = on_device
-    infos = list(map(_sampled, infos, packed.strides)) if packed.strides else infos
+    if packed.strides:
+        infos = [_sampled(info, stride) for info, stride in zip(infos, packed.strides, strict=True)]
     buffer = packed.buffer()
     watch.stop()
     host, ready, wait = to_host(buffer)

@@ -112,7 +112,7 @@ def build_rows(
         parameter, state = member.parameter, optimizer.state.get(member.parameter, _NOTHING)
         count, in_one = counts.of(parameter, state), member.info.name in whole
         view = StepView(
-            parameter,
+            as_real(parameter.detach()),
             parameter.grad,
             state,
             now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
@@ -125,7 +125,6 @@ def build_rows(
         if row is not None:
             yield row
             continue
-        view.parameter = as_real(parameter.detach())
         view.remembered = now.remembered.get(id(parameter), _NOTHING)
         if isinstance(count, DeviceCount):
             view.step = count.counts[count.place]
@@ -160,7 +159,7 @@ class _Families:
 
         ``None`` where tensors have to be made for it, or it was not stepped yet.
         """
-        tensors = [x for x in (view.parameter, view.gradient, *view.state.values()) if isinstance(x, Tensor)]
+        tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
         if _reads(self._rule, view) != "stored":
             return None
         if any(x.layout != torch.strided or x.is_complex() for x in tensors):

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adapt.dynamics import rows as module
 from lightning_adapt.dynamics import update_rules
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row, StepView
-from lightning_adapt.dynamics.engines.descriptors import describe
+from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS, describe
 from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.rows import Circumstances, build_rows, members
 from lightning_adapt.dynamics.table import RowInfo
@@ -28,12 +28,16 @@ def _asked_for_each(optimizer: torch.optim.Optimizer) -> UpdateRule | None:
 
 
 def _said(row: Row) -> dict[str, Any]:
-    """All of a row, tensors as numbers."""
+    """All of a row, tensors as numbers; a kernel sees the same whether or not somebody asked for the step."""
+    described = describe(row)
     step = row.canonical
+    again = describe(row)
+    assert (described.form, described.scalars, described.numel) == (again.form, again.scalars, again.numel)
+    for one, two in zip(described.tensors, again.tensors, strict=True):
+        assert one is two or torch.equal(one, two)  # type: ignore[arg-type]
     found = {name: getattr(row, name) for name in Row.__slots__ if name not in ("canonical", "described")}
     if step is not None:
         found |= {f"step.{field.name}": getattr(step, field.name) for field in fields(step)}
-    described = describe(row)
     found |= {"form": described.form, "scalars": described.scalars}
     return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in found.items()}
 
@@ -67,6 +71,23 @@ def _asked(monkeypatch: pytest.MonkeyPatch, optimizer: torch.optim.Optimizer) ->
         patch.setattr(module, "rule_for", _asked_for_each)
         assert rows() == together
     return asked
+
+
+def test_whoever_has_the_step_may_change_it() -> None:
+    optimizer = torch.optim.Adam(_many(2), lr=0.1)
+    optimizer.step()
+    one, other = build_rows(optimizer, members(optimizer, {}), Circumstances())
+    assert one.canonical is not None
+    one.canonical.lr, one.canonical.second_moment = 7.0, torch.full((3,), 4.0)
+    changed, kept = describe(one), describe(other)
+    assert changed.scalars[SCALARS.index("lr")] == 7.0
+    assert changed.tensors[SLOTS.index("second_moment")] is one.canonical.second_moment
+    assert kept.scalars[SCALARS.index("lr")] == 0.1
+    assert replace(other).canonical == other.canonical
+    another = next(build_rows(optimizer, members(optimizer, {}), Circumstances()))
+    assert describe(replace(another, canonical=None)).form == 0
+    another.canonical = None
+    assert describe(another).form == 0
 
 
 def _many(count: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -145,7 +145,8 @@ def _scaled(_: Any, half: Any) -> Any:
 
 
 _compiler: Any = codegen  # which has no types
-_FEATURES: str = getattr(config, "CPU_FEATURES", None) or _compiler.get_host_cpu_features()
+_told: str | None = getattr(config, "CPU_FEATURES", None)  # empty means none, as for a generic processor
+_FEATURES = _compiler.get_host_cpu_features() if _told is None else _told
 _from_float16 = _extended if "+f16c" in _FEATURES else _scaled
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from lightning_adapt.dynamics.engines.cpu._compiled import BLOCK
 from lightning_adapt.dynamics.histograms import IntArray
 
-#: Elements of a task. Sums are taken task by task whatever the number of threads: results repeat bit for bit.
+#: Elements of a task at most; a row is cut into equal ones, as few as can be. Sums are taken task by task
+#: whatever the number of threads: results repeat bit for bit.
 TASK = 1 << 16
 #: What it costs to count an element, in units of measuring it.
 _COUNTING = 15
