@@ -105,7 +105,7 @@ class FamilyRow(Row):
         return self._known
 
     @property
-    def canonical(self) -> CanonicalStep | None:
+    def canonical(self) -> CanonicalStep | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The step."""
         if self._known is not None:
             self.canonical = self._family.step_of(self._known[2], self._place)
