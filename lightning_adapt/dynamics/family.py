@@ -94,6 +94,7 @@ class FamilyRow(Row):
 
     __slots__ = ("_family", "_known", "_made", "_place")
     _known: _Known | None
+    _made: CanonicalStep | None
 
     def expect(self, family: Family, known: _Known, place: int) -> None:
         """Say how the step is made: by ``family``, from the tensors in ``known`` and entry ``place``."""
@@ -105,10 +106,10 @@ class FamilyRow(Row):
         return self._known
 
     @property
-    def canonical(self) -> CanonicalStep | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def canonical(self) -> CanonicalStep | None:
         """The step."""
         if self._known is not None:
-            self.canonical = self._family.step_of(self._known[2], self._place)
+            self._made, self._known = self._family.step_of(self._known[2], self._place), None
         return self._made
 
     @canonical.setter
