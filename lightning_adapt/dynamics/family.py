@@ -113,7 +113,9 @@ class FamilyRow(Row):
         return self._made
 
     @canonical.setter
-    def canonical(self, step: CanonicalStep | None) -> None:
+    def canonical(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, step: CanonicalStep | None
+    ) -> None:
         self._made, self._known = step, None
 
 
