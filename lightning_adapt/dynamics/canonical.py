@@ -23,6 +23,9 @@ from lightning_adapt.dynamics.table import RowInfo
 Scalar = float | Tensor
 """A number the host knows, or a 0-dim float64 tensor where the optimizer keeps its step on the device."""
 
+Described = tuple[int, tuple[Scalar, ...], tuple[Tensor | None, ...]]
+"""A canonical step as kernels see it: form, numbers and tensors, see `descriptors`."""
+
 EpsPlacement = Literal["outside", "inside", "clamp"]
 
 
@@ -140,8 +143,8 @@ class Row:
     temporary: int = 0
 
     @property
-    def described(self) -> tuple[int, tuple[Scalar, ...], tuple[Tensor | None, ...]] | None:
-        """Form, numbers and tensors of the step as `descriptors` has them, where known without the step."""
+    def described(self) -> Described | None:
+        """The step as `descriptors` has it, where that is known without the step."""
         return None
 
 

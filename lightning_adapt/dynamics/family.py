@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar
+from lightning_adapt.dynamics.canonical import CanonicalStep, Described, Row, Scalar
 from lightning_adapt.dynamics.engines.descriptors import SLOTS, STEPPED, form_of, numbers_of
 from lightning_adapt.dynamics.table import RowInfo
 
@@ -83,9 +83,6 @@ class Family:
         return replace(self._step, **values)
 
 
-_Known = tuple[int, tuple[Scalar, ...], tuple[Tensor | None, ...]]
-
-
 class FamilyRow(Row):
     """A row whose canonical step is made when somebody asks for it, which kernels do not.
 
@@ -93,15 +90,15 @@ class FamilyRow(Row):
     """
 
     __slots__ = ("_family", "_known", "_made", "_place")
-    _known: _Known | None
+    _known: Described | None
     _made: CanonicalStep | None
 
-    def expect(self, family: Family, known: _Known, place: int) -> None:
+    def expect(self, family: Family, known: Described, place: int) -> None:
         """Say how the step is made: by ``family``, from the tensors in ``known`` and entry ``place``."""
         self._family, self._known, self._place = family, known, place
 
     @property
-    def described(self) -> _Known | None:
+    def described(self) -> Described | None:
         """See `Row`."""
         return self._known
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
 from lightning_adapt.dynamics.engines import cpu, reference
-from lightning_adapt.dynamics.engines.cpu import _block, _compiled, _pass, _tasks
+from lightning_adapt.dynamics.engines.cpu import _block, _compiled, _pass
 from lightning_adapt.dynamics.engines.cpu._compiled import BLOCK
 from lightning_adapt.dynamics.rows import Circumstances, build_rows, members
 from lightning_adapt.dynamics.table import RowInfo
@@ -187,14 +187,6 @@ def test_tensors_as_they_lie_in_memory(layout: str) -> None:
     tensors[3] = tensors[3].abs()
     rows = [adamw_row(*tensors)]
     assert_close(cpu.measure(rows), reference.measure(rows), 1e-6)
-
-
-@pytest.fixture
-def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_tasks, "TASK", 2048)
-    _tasks.tasks_of.cache_clear()
-    yield
-    _tasks.tasks_of.cache_clear()
 
 
 @pytest.mark.usefixtures("small_tasks")

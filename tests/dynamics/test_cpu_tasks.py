@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
 
@@ -17,6 +16,7 @@ from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines import cpu, reference
 from lightning_adapt.dynamics.engines.cpu import _tasks
 from lightning_adapt.dynamics.engines.cpu._compiled import BLOCK
+from lightning_adapt.dynamics.engines.packed import Packed
 from lightning_adapt.dynamics.table import RowInfo
 
 
@@ -53,12 +53,9 @@ def test_every_element_is_in_one_task_and_every_row_has_its_place(
     assert more_counts == set(range(rows, rows + cut.counts))
 
 
-@pytest.fixture
-def small_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_tasks, "TASK", 2 * BLOCK)
-    _tasks.tasks_of.cache_clear()
-    yield
-    _tasks.tasks_of.cache_clear()
+def _counts(packed: Packed) -> Tensor:
+    assert packed.counts is not None
+    return packed.counts
 
 
 def _half(size: int) -> Row:
@@ -91,13 +88,13 @@ def test_a_row_is_the_same_beside_any_others(histograms: bool) -> None:
             assert torch.equal(together.figures[place], alone[row].figures[0])
             assert (together.counts is not None) == histograms
             if histograms:
-                assert torch.equal(together.counts[place], alone[row].counts[0])  # type: ignore[index]
+                assert torch.equal(_counts(together)[place], _counts(alone[row])[0])
 
 
 def _agrees(rows: list[Row]) -> None:
     ours, theirs = cpu.measure(rows), reference.measure(rows)
     assert_close(ours, theirs, 1e-6)
-    assert torch.equal(ours.counts, theirs.counts)  # type: ignore[arg-type]
+    assert torch.equal(_counts(ours), _counts(theirs))
 
 
 @pytest.mark.usefixtures("small_tasks")

@@ -34,7 +34,8 @@ def _said(row: Row) -> dict[str, Any]:
     again = describe(row)
     assert (described.form, described.scalars, described.numel) == (again.form, again.scalars, again.numel)
     for one, two in zip(described.tensors, again.tensors, strict=True):
-        assert one is two or torch.equal(one, two)  # type: ignore[arg-type]
+        assert (one is None) == (two is None)
+        assert one is None or two is None or torch.equal(one, two)
     found = {name: getattr(row, name) for name in Row.__slots__ if name not in ("canonical", "described")}
     if step is not None:
         found |= {f"step.{field.name}": getattr(step, field.name) for field in fields(step)}

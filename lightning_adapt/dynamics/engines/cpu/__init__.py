@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import Row, Scalar
+from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from lightning_adapt.dynamics.engines.cpu._pass import run
@@ -82,7 +83,7 @@ class _Batch:
                 addresses.append(x.data_ptr())
             else:
                 return False
-        numbers: Sequence[Scalar] = row.scalars
+        numbers: Any = row.scalars  # floats in the end, which no type can tell
         if not PLAIN.issuperset(map(type, numbers)):
             if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
                 return False
@@ -90,7 +91,7 @@ class _Batch:
         self.rows.append(row)
         self._strides.append(stride)
         self._whole.extend((*addresses, *kinds, row.form, stride))
-        self._numbers.extend(numbers)  # type: ignore[arg-type]
+        self._numbers.extend(numbers)
         return True
 
     def measured(self, histograms: bool) -> Packed:
