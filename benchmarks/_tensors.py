@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_adapt.dynamics.engines import ENGINES, Engine, find_engine, installed
 from lightning_adapt.dynamics.engines.descriptors import describe
 from lightning_adapt.dynamics.reading import Reading, take
+from lightning_adapt.dynamics.kept_rows import KeptRows
 from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows, members
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -94,6 +95,7 @@ class Bench:
         self._members: list[Member] = members(
             self.optimizer, {id(parameter): name for name, parameter in self.named.items()}
         )
+        self._rows = KeptRows(self.optimizer)
 
     @property
     def numel(self) -> int:
@@ -110,7 +112,7 @@ class Bench:
         As with a large model, there is a copy from before the step only in half precision, where what is
         stored does not tell the update.
         """
-        rows = build_rows(self.optimizer, self._members, self._now)
+        rows = self._rows.rows(self._members, self._now)
         with torch.no_grad():
             source = "measured" if self._now.before else "predicted"
             about = {"step": 1, "optimizer": "AdamW", "update_source": source}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, TypeGuard
 
 from torch import Tensor
@@ -18,12 +18,17 @@ class Family:
     """What the canonical steps of parameters that are alike have in common.
 
     Args:
-        step: Of one of them. Where steps are counted on a device, numbers that follow from the count are
-            vectors, with an entry for each of ``counts`` parameters.
+        step: Of one of them; ``None`` where they have none. Where steps are counted on a device, numbers that
+            follow from the count are vectors, with an entry for each of ``counts`` parameters.
         state: Of the same parameter: tells where each parameter has the tensors of its own step.
         counts: See ``step``; 0 where steps are counted on the host.
         gradient_factor: Of their rows, see `Row`.
         applied: Likewise.
+
+    Attributes:
+        names: Under which each parameter's state has the tensors of its step, one for each of `STEPPED`.
+        form: Of the step, see `descriptors`.
+        numbers: One for each of `SCALARS`, vectors among them.
 
     Raises:
         LookupError: If ``step`` has a tensor that is not one of ``state``, or that is there twice, or a
@@ -32,33 +37,40 @@ class Family:
 
     def __init__(
         self,
-        step: CanonicalStep,
+        step: CanonicalStep | None,
         state: Mapping[str, Any],
         counts: int = 0,
         gradient_factor: Scalar = 1.0,
         applied: Scalar = 1.0,
     ) -> None:
-        self._step, self._factor, self._applied = step, gradient_factor, applied
-        entries: dict[int, str] = {}
-        for name, value in state.items():
-            if entries.setdefault(id(value), name) != name and isinstance(value, Tensor):
-                raise LookupError("a tensor has two names, and which of them a step is of is not known")
-        if step.gradient is not None:
-            raise LookupError("the gradient is not the parameter's own")
-        held = [getattr(step, name) for name in STEPPED]
-        self._names = [None if value is None else entries[id(value)] for value in held]
-        form, numbers = form_of(step), numbers_of(step, gradient_factor, applied)
-        self._described = [(form, numbers)]
-        self._each: dict[str, Sequence[Scalar]] = {}
-        if counts:
-            unbound = lru_cache(Tensor.unbind)  # the same vector stands in several places
-            others = [
-                (each.name, getattr(step, each.name)) for each in fields(step) if each.name not in SLOTS
-            ]
-            self._each = {name: unbound(value) for name, value in others if _is_vector(value, counts)}
-            if self._each:
-                columns = [unbound(x) if _is_vector(x, counts) else [x] * counts for x in numbers]
-                self._described = [(form, each) for each in zip(*columns, strict=True)]
+        self._step, self._counts, self._factor, self._applied = step, counts, gradient_factor, applied
+        self._unbound: dict[int, Sequence[Tensor]] = {}
+        self.names = (None,) * len(STEPPED) if step is None else _names(step, state)
+        self.form, self.numbers = form_of(step), numbers_of(step, gradient_factor, applied)
+
+    @cached_property
+    def _each(self) -> dict[str, Sequence[Scalar]]:
+        """The numbers of the step that are vectors, entry by entry."""
+        if not self._counts or self._step is None:
+            return {}
+        others = [x.name for x in fields(self._step) if x.name not in SLOTS]
+        values = {name: getattr(self._step, name) for name in others}
+        return {name: self._entries(x) for name, x in values.items() if _is_vector(x, self._counts)}
+
+    @cached_property
+    def _described(self) -> list[tuple[int, tuple[Scalar, ...]]]:
+        """Form and numbers, of each entry where there are vectors."""
+        if not self._each:
+            return [(self.form, self.numbers)]
+        counts = self._counts
+        columns = [self._entries(x) if _is_vector(x, counts) else [x] * counts for x in self.numbers]
+        return [(self.form, each) for each in zip(*columns, strict=True)]
+
+    def _entries(self, vector: Tensor) -> Sequence[Tensor]:
+        """The same vector stands in several places."""
+        if id(vector) not in self._unbound:
+            self._unbound[id(vector)] = vector.unbind()
+        return self._unbound[id(vector)]
 
     def row(
         self,
@@ -71,13 +83,15 @@ class Family:
     ) -> FamilyRow:
         """The row of a parameter with this ``state``, whose count is entry ``place`` of all."""
         form, numbers = self._described[place if self._each else 0]
-        stepped = tuple([None if name is None else state[name] for name in self._names])
+        stepped = tuple([None if name is None else state[name] for name in self.names])
         row = FamilyRow(info, parameter, before, gradient, None, self._factor, self._applied)
         row.expect(self, (form, numbers, stepped), place)
         return row
 
-    def step_of(self, stepped: Sequence[Tensor | None], place: int) -> CanonicalStep:
+    def step_of(self, stepped: Sequence[Tensor | None], place: int) -> CanonicalStep | None:
         """The canonical step that has these tensors, and the numbers of entry ``place``."""
+        if self._step is None:
+            return None
         values: dict[str, Any] = dict(zip(STEPPED, stepped, strict=True))
         values |= {name: each[place] for name, each in self._each.items()}
         return replace(self._step, **values)
@@ -89,13 +103,15 @@ class FamilyRow(Row):
     Whoever has the step, or sets another, may change it: from then on this is a row like any other.
     """
 
-    __slots__ = ("_family", "_known", "_made", "_place")
+    __slots__ = ("_known", "_made", "family", "place")
+    family: Family
+    place: int
     _known: Described | None
     _made: CanonicalStep | None
 
     def expect(self, family: Family, known: Described, place: int) -> None:
         """Say how the step is made: by ``family``, from the tensors in ``known`` and entry ``place``."""
-        self._family, self._known, self._place = family, known, place
+        self.family, self._known, self.place = family, known, place
 
     @property
     def described(self) -> Described | None:
@@ -106,7 +122,7 @@ class FamilyRow(Row):
     def canonical(self) -> CanonicalStep | None:
         """The step."""
         if self._known is not None:
-            self._made, self._known = self._family.step_of(self._known[2], self._place), None
+            self._made, self._known = self.family.step_of(self._known[2], self.place), None
         return self._made
 
     @canonical.setter
@@ -114,6 +130,18 @@ class FamilyRow(Row):
         self, step: CanonicalStep | None
     ) -> None:
         self._made, self._known = step, None
+
+
+def _names(step: CanonicalStep, state: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Where ``state`` has the tensors of ``step``."""
+    entries: dict[int, str] = {}
+    for name, value in state.items():
+        if entries.setdefault(id(value), name) != name and isinstance(value, Tensor):
+            raise LookupError("a tensor has two names, and which of them a step is of is not known")
+    if step.gradient is not None:
+        raise LookupError("the gradient is not the parameter's own")
+    held = [getattr(step, name) for name in STEPPED]
+    return tuple([None if value is None else entries[id(value)] for value in held])
 
 
 def _is_vector(value: object, counts: int) -> TypeGuard[Tensor]:

@@ -17,9 +17,10 @@ from lightning_adapt._text import whole_number
 from lightning_adapt.dynamics.canonical import Scalar, as_real
 from lightning_adapt.dynamics.engines import find_engine
 from lightning_adapt.dynamics.hyperparameters import read_hyperparameters
+from lightning_adapt.dynamics.kept_rows import KeptRows
 from lightning_adapt.dynamics.reading import Reading, take
 from lightning_adapt.dynamics.row_groups import Groups, RowGroups
-from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows, group_name, members
+from lightning_adapt.dynamics.rows import Circumstances, Member, group_name, members
 from lightning_adapt.dynamics.step_hooks import StepHooks, has_step_hooks
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
@@ -112,6 +113,7 @@ class DynamicsProbe:
             shapes |= {member.info.name: member.info.shape for member in members(optimizer, self._names)}
             self._row_groups = RowGroups(row_groups, shapes)
         self._members: list[Member] = []
+        self._rows = KeptRows(optimizer)
         self._key: tuple[object, ...] = ()
         self._armed: _Armed | None = None
         self._fused_skips: Tensor | None = None
@@ -317,7 +319,7 @@ class DynamicsProbe:
             **armed.about,
         }
         grouped = () if self._row_groups is None else self._row_groups.parameters
-        rows = build_rows(self.optimizer, watched, now, whole=grouped)
+        rows = self._rows.rows(watched, now, whole=grouped)
         if self._row_groups is not None:
             rows = self._row_groups.split(rows)
         with torch.no_grad():

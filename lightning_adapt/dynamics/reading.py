@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
 from lightning_adapt.dynamics.engines import Engine
 from lightning_adapt.dynamics.engines.packed import ADDED, Layout, Packed, finalise
+from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 
 
@@ -137,6 +138,26 @@ def _sampled(info: RowInfo, stride: int) -> RowInfo:
     return info if stride == 1 else replace(info, histogram_stride=stride)
 
 
+def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[Sequence[RowInfo], Packed]:
+    """What each row of the table is about, and its figures."""
+    if isinstance(rows, SteadyRows):
+        return rows.steady.infos, engine(rows, histograms=histograms)
+    infos: list[RowInfo] = []
+    pieces: list[int] = []
+
+    def noted() -> Iterator[Row]:
+        for row in rows:
+            if row.continues:
+                pieces[-1] += 1
+            else:
+                infos.append(row.info)
+                pieces.append(1)
+            yield row
+
+    packed = engine(noted(), histograms=histograms)
+    return infos, merged(packed, pieces)
+
+
 def take(
     engine: Engine,
     rows: Iterable[Row],
@@ -156,19 +177,7 @@ def take(
         about: Fields of the table that are known now.
     """
     watch = Stopwatch()
-    infos: list[RowInfo] = []
-    pieces: list[int] = []
-
-    def noted() -> Iterator[Row]:
-        for row in rows:
-            if row.continues:
-                pieces[-1] += 1
-            else:
-                infos.append(row.info)
-                pieces.append(1)
-            yield row
-
-    packed = merged(engine(noted(), histograms=histograms), pieces)
+    infos, packed = _measured(engine, rows, histograms)
     known: dict[str, float | int] = {}
     on_device: list[Tensor] = []
     for name, value in scalars.items():

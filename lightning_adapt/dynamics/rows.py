@@ -109,29 +109,42 @@ def build_rows(
     rule, counts = rule_for(optimizer), StepCounts(optimizer, now.steps_seen)
     families = None if rule is None or not rule.shared else _Families(rule, now)
     for member in parameters:
-        parameter, state = member.parameter, optimizer.state.get(member.parameter, _NOTHING)
+        parameter, state = member.parameter, optimizer.state.get(member.parameter, NOTHING)
         count, in_one = counts.of(parameter, state), member.info.name in whole
-        view = StepView(
-            as_real(parameter.detach()),
-            parameter.grad,
-            state,
-            now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
-            count.counts if isinstance(count, DeviceCount) else count,
-            None if now.before is None else now.before.get(id(parameter)),
-            None,
-            _NOTHING,
-        )
+        view = view_of(optimizer, member, state, count, now)
         row = None if families is None or in_one else families.row(member, view, count)
         if row is not None:
             yield row
             continue
-        view.remembered = now.remembered.get(id(parameter), _NOTHING)
+        view.remembered = now.remembered.get(id(parameter), NOTHING)
         if isinstance(count, DeviceCount):
             view.step = count.counts[count.place]
         yield from _alone(rule, member, view, now, whole=in_one)
 
 
-_NOTHING: dict[str, Any] = {}
+NOTHING: Mapping[str, Any] = {}
+"""The state of a parameter that was never stepped."""
+
+
+def view_of(
+    optimizer: torch.optim.Optimizer,
+    member: Member,
+    state: Mapping[str, Any],
+    count: float | DeviceCount,
+    now: Circumstances,
+) -> StepView:
+    """What a rule reads of a member of a family: all counts where steps are counted on a device."""
+    parameter = member.parameter
+    return StepView(
+        as_real(parameter.detach()),
+        parameter.grad,
+        state,
+        now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
+        count.counts if isinstance(count, DeviceCount) else count,
+        None if now.before is None else now.before.get(id(parameter)),
+        None,
+        NOTHING,
+    )
 
 
 class _Families:
@@ -145,7 +158,7 @@ class _Families:
         """The row of ``member``; ``None`` where it belongs to no family."""
         key = _likeness(view, member.group_index)
         if key not in self._found:
-            self._found[key] = self._family(view)
+            self._found[key] = family_of(self._rule, view, self._now)
         found = self._found[key]
         if found is None:
             return None
@@ -154,25 +167,21 @@ class _Families:
         place = count.place if isinstance(count, DeviceCount) else 0
         return family.row(info, view.parameter, view.before, view.gradient, view.state, place)
 
-    def _family(self, view: StepView) -> tuple[Family, str] | None:
-        """The family of a parameter, and the dtype of its state.
 
-        ``None`` where tensors have to be made for it, or it was not stepped yet.
-        """
-        tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
-        if _reads(self._rule, view) != "stored":
-            return None
-        if any(x.layout != torch.strided or x.is_complex() for x in tensors):
-            return None
-        step = canonical_step(self._rule, view)
-        if step is None:
-            return None
-        counts = len(view.step) if isinstance(view.step, Tensor) else 0
-        applied = _applied(view, self._now)
-        try:
-            return Family(step, view.state, counts, self._now.gradient_factor, applied), _state_dtype(step)
-        except LookupError:
-            return None
+def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> tuple[Family, str] | None:
+    """The family that a parameter founds, and the dtype of its state; ``None`` if tensors have to be made."""
+    tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
+    if _reads(rule, view) != "stored":
+        return None
+    if any(x.layout != torch.strided or x.is_complex() for x in tensors):
+        return None
+    step = canonical_step(rule, view)
+    counts = len(view.step) if isinstance(view.step, Tensor) else 0
+    try:
+        family = Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
+    except LookupError:
+        return None
+    return family, _state_dtype(step)
 
 
 def _likeness(view: StepView, group_index: int) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ import torch
 from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines import choose, find_engine
 from lightning_adapt.dynamics.engines.packed import Packed
+from lightning_adapt.dynamics.engines.steady import SteadyRows
 
 
 def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
@@ -19,6 +20,8 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
         rows: Consumed lazily.
         histograms: Also count; without counts the quantile columns are NaN.
     """
+    if isinstance(rows, SteadyRows):
+        return find_engine(choose(rows.steady.device)[0])(rows, histograms=histograms)
     remaining = iter(rows)
     first = next(remaining, None)
     device = torch.device("cpu") if first is None else first.parameter.device

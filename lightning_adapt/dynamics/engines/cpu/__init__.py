@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import Row
+from lightning_adapt.dynamics.canonical import Row, Scalar
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
 from lightning_adapt.dynamics.engines.packed import Packed, concatenated
+from lightning_adapt.dynamics.engines.steady import Steady, SteadyRows
 from lightning_adapt.dynamics.histograms import sample_stride
 from lightning_adapt.dynamics.table import RowInfo
 
@@ -39,6 +39,10 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
     Returns:
         The packed figures, on the host.
     """
+    if isinstance(rows, SteadyRows):
+        packed = _steadily(rows, histograms)
+        if packed is not None:
+            return packed
     parts: list[Packed] = []
     batch = _Batch()
     made = 0
@@ -69,7 +73,7 @@ class _Batch:
     def __init__(self) -> None:
         self.rows: list[Descriptor] = []  # keeps alive what the addresses point to
         self._strides: list[int] = []
-        self._whole, self._numbers = array("q"), array("d")
+        self._addresses, self._facts, self._numbers = array("q"), array("q"), array("d")
 
     def add(self, row: Descriptor, stride: int) -> bool:
         """Take in ``row``, unless some of it lies elsewhere or has a dtype that the pass does not read."""
@@ -83,23 +87,71 @@ class _Batch:
                 addresses.append(x.data_ptr())
             else:
                 return False
-        numbers: Any = row.scalars  # floats in the end, which no type can tell
-        if not PLAIN.issuperset(map(type, numbers)):
-            if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
-                return False
-            numbers = [float(x) for x in numbers]
+        numbers = _known(row.scalars)
+        if numbers is None:
+            return False
+        self._facts.extend((*kinds, row.form, stride, len(self.rows)))
         self.rows.append(row)
         self._strides.append(stride)
-        self._whole.extend((*addresses, *kinds, row.form, stride))
+        self._addresses.extend(addresses)
         self._numbers.extend(numbers)
         return True
 
     def measured(self, histograms: bool) -> Packed:
         """Measure all of them on all threads that torch has."""
-        threads, strides = torch.get_num_threads(), tuple(self._strides)
-        cut = tasks_of(tuple([row.numel for row in self.rows]), strides, threads)
-        packed = Packed.room(len(self.rows), _HOST, histograms=histograms)
-        packed.strides = [max(stride, 1) for stride in strides]
-        at = packed.memory.data_ptr()
-        run(cut, self._whole, self._numbers, at, at + packed.layout.split, threads)
-        return packed
+        sizes = tuple([row.numel for row in self.rows])
+        return _run(sizes, tuple(self._strides), self._facts, self._addresses, self._numbers, histograms)
+
+
+def _known(numbers: Sequence[Scalar]) -> Sequence[float] | None:
+    """Numbers that the host knows; ``None`` if some are on a device."""
+    if PLAIN.issuperset(map(type, numbers)):
+        return numbers  # type: ignore[return-value]
+    if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
+        return None
+    return [float(x) for x in numbers]
+
+
+def _run(
+    sizes: tuple[int, ...],
+    strides: tuple[int, ...],
+    facts: array[int],
+    addresses: array[int],
+    numbers: array[float],
+    histograms: bool,
+) -> Packed:
+    threads = torch.get_num_threads()
+    packed = Packed.room(len(sizes), _HOST, histograms=histograms)
+    packed.strides = [max(stride, 1) for stride in strides]
+    at = packed.memory.data_ptr()
+    run(tasks_of(sizes, strides, threads), facts, addresses, numbers, at, at + packed.layout.split, threads)
+    return packed
+
+
+def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
+    """Measure ``rows``, of which only addresses and numbers are new; ``None`` if the pass does not read them."""
+    steady, key = rows.steady, ("numba", histograms)
+    if key not in steady.plans:
+        steady.plans[key] = _planned(steady, histograms)
+    plan = steady.plans[key]
+    numbers = array("d")
+    for family in rows.numbers:
+        known = _known(family)
+        if known is None:
+            return None
+        numbers.extend(known)
+    if plan is None:
+        return None
+    strides, facts = plan
+    return _run(steady.numels, strides, facts, array("q", rows.addresses), numbers, histograms)
+
+
+def _planned(steady: Steady, histograms: bool) -> tuple[tuple[int, ...], array[int]] | None:
+    """The strides of the histograms, and what `run` has to know of each row."""
+    strides = tuple([sample_stride(info.shape) if histograms else 0 for info in steady.infos])
+    facts = array("q")
+    for dtypes, form, stride, family in zip(steady.dtypes, steady.forms, strides, steady.families, strict=True):
+        if steady.device.type != "cpu" or not _KINDS.keys() >= {dtype for dtype in dtypes if dtype is not None}:
+            return None
+        facts.extend((*[ABSENT if dtype is None else _KINDS[dtype] for dtype in dtypes], form, stride, family))
+    return strides, facts

@@ -130,11 +130,12 @@ def _task(
         _fast.put(covered, row[:3], plan, fast.sums, fast.tops, out[0])
 
 
-ROW = 2 * _SLOTS + 2
-"""Whole numbers of a row: addresses and kinds of its tensors, form of its step, stride of its histograms."""
+ROW = _SLOTS + 3
+"""Whole numbers of a row: kinds of its tensors, form of its step, stride of its histograms, which numbers."""
+_FORM, _STRIDE, _NUMBERS = range(_SLOTS, ROW)
 JOB: Any = namedtuple(
     "JOB",
-    "cursor done pieces tasks n_pieces n_tasks rows numbers n_rows figures counts more_figures more_counts",
+    "cursor done pieces tasks n_pieces n_tasks rows addresses numbers n_rows figures counts more_figures more_counts",
 )
 """What `run` is given: the next piece, how many are done, then addresses of arrays and sizes."""
 _JOB: Any = JOB(*range(len(JOB._fields)))
@@ -175,15 +176,17 @@ def _pieces(job: Any, cursor: int, room: Any) -> None:
     pieces = integers(job[_JOB.pieces], job[_JOB.n_pieces], 2)
     tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], len(_TASK))
     rows = integers(job[_JOB.rows], job[_JOB.n_rows], ROW)
+    addresses = integers(job[_JOB.addresses], job[_JOB.n_rows], _SLOTS)
     piece = following(cursor)
     while piece < len(pieces):
         last = -1
         for at in range(pieces[piece, 0], pieces[piece, 1]):
             task = tasks[at]
             index = task[_TASK.row]
-            numbers = doubles_at(job[_JOB.numbers] + 8 * index * len(SCALARS), len(SCALARS))
-            addresses, kinds = rows[index, :_SLOTS], rows[index, _SLOTS : 2 * _SLOTS]
-            row = (kinds, numbers, rows[index, ROW - 2], rows[index, ROW - 1])
+            which = rows[index, _NUMBERS]
+            numbers = doubles_at(job[_JOB.numbers] + 8 * which * len(SCALARS), len(SCALARS))
+            kinds = rows[index, :_SLOTS]
+            row = (kinds, numbers, rows[index, _FORM], rows[index, _STRIDE])
             _clear(kinds, dirty, narrow, kept)
             found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
             figures, counts = _figures(job, task[_TASK.figures]), _counts(job, task[_TASK.counts])
@@ -191,7 +194,7 @@ def _pieces(job: Any, cursor: int, room: Any) -> None:
             if row[3] > 0 and task[_TASK.counts] != last:
                 counts[:] = 0
                 last = task[_TASK.counts]
-            _task(addresses, task[_TASK.start], task[_TASK.stop], row, kept, fast, exact, (figures, counts))
+            _task(addresses[index], task[_TASK.start], task[_TASK.stop], row, kept, fast, exact, (figures, counts))
         if following(cursor + 8) == len(pieces) - 1:
             _merge(job, tasks, rows)
         piece = following(cursor)
@@ -207,7 +210,7 @@ def _merge(job: Any, tasks: Any, rows: Any) -> None:
             into, figures = _figures(job, row), _figures(job, tasks[at, _TASK.figures])
             into[:SUMMED] += figures[:SUMMED]
             into[SUMMED:] = np.maximum(into[SUMMED:], figures[SUMMED:])
-        if place > merged and rows[row, ROW - 1] > 0:
+        if place > merged and rows[row, _STRIDE] > 0:
             counted, counts = _counts(job, row), _counts(job, place)
             counted += counts
             merged = place
@@ -255,13 +258,22 @@ def _compiled() -> Compiled:
     return Compiled(_compile(version()))
 
 
-def run(cut: Tasks, rows: array[int], numbers: array[float], figures: int, counts: int, threads: int) -> None:
+def run(
+    cut: Tasks,
+    rows: array[int],
+    addresses: array[int],
+    numbers: array[float],
+    figures: int,
+    counts: int,
+    threads: int,
+) -> None:
     """Measure all pieces of rows.
 
     Args:
         cut: The pieces, and the tasks they are made of.
         rows: `ROW` for each row.
-        numbers: `SCALARS` for each row.
+        addresses: Of the tensors of each row, one for each of `SLOTS`.
+        numbers: `SCALARS` once for all rows that have the same.
         figures: Address of `FIGURES` for each row, float64.
         counts: Address of the histograms of each row, int32; anything where no row has a stride.
         threads: That share the work.
@@ -269,6 +281,6 @@ def run(cut: Tasks, rows: array[int], numbers: array[float], figures: int, count
     beside = array("b", (0,)) * (8 * FIGURES * cut.figures + 4 * _HISTOGRAMS * WIDTH * cut.counts)
     at = beside.buffer_info()[0]
     job = array("q", (0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks)))
-    job.extend((rows.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW, figures, counts))
-    job.extend((at, at + 8 * FIGURES * cut.figures))
+    job.extend((rows.buffer_info()[0], addresses.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW))
+    job.extend((figures, counts, at, at + 8 * FIGURES * cut.figures))
     together(_compiled(), job.buffer_info()[0], threads if len(cut.pieces) > 1 else 1)

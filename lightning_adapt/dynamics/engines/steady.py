@@ -1,0 +1,66 @@
+"""Rows that are as they were at the reading before: of these, kernels need only addresses and numbers anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from lightning_adapt.dynamics.canonical import Row, Scalar
+from lightning_adapt.dynamics.table import RowInfo
+
+
+@dataclass(eq=False)
+class Steady:
+    """What stays the same of rows from one reading to the next; as long as it does, it is the same object.
+
+    Args:
+        infos: One a row.
+        dtypes: Of the tensors of each row, one for each of `SLOTS`, which have the elements of the parameter
+            in the same order and no gaps.
+        forms: Of the step of each row, see `descriptors`.
+        families: Which of `SteadyRows.numbers` are those of each row.
+        places: Which entry of them, where they are vectors.
+        device: Of all tensors.
+        plans: What engines make of all that, each under a key of its own.
+    """
+
+    infos: tuple[RowInfo, ...]
+    dtypes: tuple[tuple[torch.dtype | None, ...], ...]
+    forms: tuple[int, ...]
+    families: tuple[int, ...]
+    places: tuple[int, ...]
+    device: torch.device
+    plans: dict[object, Any] = field(default_factory=dict)
+
+    @cached_property
+    def numels(self) -> tuple[int, ...]:
+        """Elements of each row."""
+        return tuple(math.prod(info.shape) for info in self.infos)
+
+
+@dataclass(eq=False)
+class SteadyRows(Iterable[Row]):
+    """The rows of one reading; an engine that cannot make use of ``steady`` iterates over them.
+
+    Args:
+        steady: What is as before.
+        addresses: Of the tensors, one for each of `SLOTS` of each row; 0 where there is none. They are kept
+            alive by ``remade``.
+        numbers: Of each family, one for each of `SCALARS`: numbers, device scalars or, where steps are
+            counted on the device, vectors.
+        remade: Yields the rows, made for whoever wants to see them.
+    """
+
+    steady: Steady
+    addresses: Sequence[int]
+    numbers: Sequence[tuple[Scalar, ...]]
+    remade: Callable[[], Iterator[Row]]
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows."""
+        return self.remade()

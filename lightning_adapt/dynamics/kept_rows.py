@@ -1,0 +1,235 @@
+"""Rows kept from one reading to the next: as long as no tensor has changed, none is looked at for long."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from operator import attrgetter, is_, itemgetter
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adapt.dynamics.canonical import Row
+from lightning_adapt.dynamics.engines.descriptors import SLOTS, Descriptor, describe
+from lightning_adapt.dynamics.engines.steady import Steady, SteadyRows
+from lightning_adapt.dynamics.family import Family, FamilyRow
+from lightning_adapt.dynamics.rows import NOTHING, Circumstances, Member, build_rows, family_of, view_of
+from lightning_adapt.dynamics.step_counts import DeviceCount, StepCounts
+from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
+
+#: Readings until rows are kept again, at most, where they change from one to the next anyway.
+_LONGEST_WAIT = 64
+
+
+class KeptRows:
+    """The rows of an optimizer, reading after reading.
+
+    What is kept are facts, not tensors: which has which dtype, shape and place in a kernel's table. At each
+    reading the tensors are taken from the parameters and the optimizer anew. Where those of its state are the
+    very ones of the reading before, at the same addresses, and gradients look the same, rows are steady:
+    kernels are told addresses and the numbers of families, and nothing is made row by row.
+
+    Args:
+        optimizer: Any torch optimizer.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._kept: _Kept | None = None
+        self._lost, self._wait = 0, 0
+
+    def rows(
+        self, members: Sequence[Member], now: Circumstances, *, whole: Collection[str] = ()
+    ) -> Iterable[Row]:
+        """The rows of `build_rows`, which are `SteadyRows` where nothing has changed.
+
+        Args:
+            members: The same object as before, unless they are others.
+            now: What is true for the whole step.
+            whole: Names of parameters that must come in one row.
+        """
+        rule = rule_for(self._optimizer)
+        if whole or rule is None or not rule.shared:
+            return build_rows(self._optimizer, members, now, whole=whole)
+        seen = _Seen(self._optimizer, members, now)
+        if self._kept is not None:
+            steady = self._kept.again(seen, rule)
+            if steady is not None:
+                self._lost = 0
+                return steady
+            # The first time that is worth a new try at once; where it goes on like that, ever less often.
+            self._kept, self._lost, self._wait = None, self._lost + 1, min((1 << self._lost) - 1, _LONGEST_WAIT)
+        rows = build_rows(self._optimizer, members, now)
+        self._wait -= 1
+        return rows if self._wait >= 0 else self._noting(rows, seen)
+
+    def _noting(self, rows: Iterable[Row], seen: _Seen) -> Iterator[Row]:
+        """Pass ``rows`` on, and keep what there is to be kept if that goes for all of them."""
+        noted: list[tuple[FamilyRow, Descriptor]] = []
+        for row in rows:
+            described = _plainly(row) if isinstance(row, FamilyRow) else None
+            if described is not None:
+                noted.append((row, described))
+            yield row
+        if noted and len(noted) == len(seen.members):
+            self._kept = _kept(noted, seen)
+
+
+def _plainly(row: FamilyRow) -> Descriptor | None:
+    """The descriptor of ``row`` if a kernel reads the very tensors of the row."""
+    known = row.described
+    if known is None:
+        return None
+    described = describe(row)
+    for read, own in zip(described.tensors, (row.parameter, row.before, row.gradient, *known[2]), strict=True):
+        if own is not None and (read is None or read.data_ptr() != own.data_ptr()):
+            return None
+        if own is not None and (type(own) not in _PLAIN or own.device != row.parameter.device):
+            return None
+    return described
+
+
+_PLAIN = (Tensor, nn.Parameter)
+_FACTS = attrgetter("dtype", "layout", "shape", "device")
+
+
+def _facts(tensors: Sequence[Tensor]) -> list[Any]:
+    """What a kernel has to know of tensors beside their addresses."""
+    facts: list[Any] = [*map(_FACTS, tensors)]
+    if all([fact[1] is torch.strided for fact in facts]):  # others have no strides
+        facts += map(Tensor.stride, tensors)
+        facts += map(Tensor.is_neg, tensors)
+    return facts
+
+
+class _Seen:
+    """Everything that rows are made of, as it is now."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, members: Sequence[Member], now: Circumstances
+    ) -> None:
+        self.optimizer, self.members, self.now = optimizer, members, now
+        state, before = optimizer.state, now.before
+        self.parameters = [member.parameter for member in members]
+        self.states = [state.get(parameter, NOTHING) for parameter in self.parameters]
+        self.names = [*map(tuple, self.states)]
+        self.held = [value for state in self.states for value in state.values()]
+        self.fresh = [parameter.grad for parameter in self.parameters]
+        if before is not None:
+            self.fresh += [before.get(id(parameter)) for parameter in self.parameters]
+
+    def own(self, at: int, family: Family) -> list[Tensor | None]:
+        """The tensors of a row, one for each of `SLOTS`."""
+        state = self.states[at]
+        return [self.parameters[at], self.before(at), self.fresh[at], *[name and state[name] for name in family.names]]
+
+    def before(self, at: int) -> Tensor | None:
+        """A parameter from before the step."""
+        return None if self.now.before is None else self.fresh[len(self.parameters) + at]
+
+    def rows(self, families: Sequence[Family], steady: Steady) -> Iterator[Row]:
+        """The rows one by one, for whoever wants to see them."""
+        for at, info in enumerate(steady.infos):
+            family, parameter = families[steady.families[at]], self.parameters[at].detach()
+            before, gradient = self.before(at), self.fresh[at]
+            yield family.row(info, parameter, before, gradient, self.states[at], steady.places[at])
+
+
+class _Kept:
+    """What is known of rows, and how to find out whether it still holds.
+
+    Args:
+        seen: When they were built.
+        families: Of the rows.
+        steady: What kernels make use of.
+        slots: Where in `_addresses` are those of each row's tensors.
+    """
+
+    def __init__(
+        self, seen: _Seen, families: Sequence[Family], steady: Steady, slots: Sequence[int]
+    ) -> None:
+        self._members, self._names = seen.members, seen.names
+        self._types = _types(seen)
+        held, fresh = _tensors(seen)
+        self._held = [ref(x).__call__ for x in held]
+        self._contiguous = [*map(Tensor.is_contiguous, [*seen.parameters, *held])]
+        self._addresses = [*map(Tensor.data_ptr, [*seen.parameters, *held])]
+        self._facts = _facts(fresh)
+        self._families = [(family.names, family.form) for family in families]
+        self._founders = [steady.families.index(place) for place in range(len(families))]
+        self._steady, self._slots = steady, itemgetter(*slots)
+
+    def again(self, seen: _Seen, rule: UpdateRule) -> SteadyRows | None:
+        """The rows, or ``None`` if anything is not as it was."""
+        if seen.members is not self._members or seen.names != self._names or _types(seen) != self._types:
+            return None
+        held, fresh = _tensors(seen)
+        lasting = [*seen.parameters, *held]
+        addresses = [*map(Tensor.data_ptr, lasting)]
+        if (
+            addresses != self._addresses
+            or not all(map(is_, held, [known() for known in self._held]))
+            or [*map(Tensor.is_contiguous, lasting)] != self._contiguous
+            or _facts(fresh) != self._facts
+        ):
+            return None
+        families = self._asked(seen, rule)
+        if families is None:
+            return None
+        addresses += map(Tensor.data_ptr, fresh)
+        addresses.append(0)
+        numbers = [family.numbers for family in families]
+        return SteadyRows(
+            self._steady, self._slots(addresses), numbers, lambda: seen.rows(families, self._steady)
+        )
+
+    def _asked(self, seen: _Seen, rule: UpdateRule) -> list[Family] | None:
+        """The families with the numbers of this step, ``None`` where others belong together now."""
+        counts = StepCounts(seen.optimizer, seen.now.steps_seen)
+        steps = [*map(counts.of, seen.parameters, seen.states)]
+        alike = [step.counts.device if isinstance(step, DeviceCount) else step for step in steps]
+        if alike != [alike[self._founders[family]] for family in self._steady.families]:
+            return None
+        families: list[Family] = []
+        for at, known in zip(self._founders, self._families, strict=True):
+            view = view_of(seen.optimizer, seen.members[at], seen.states[at], steps[at], seen.now)
+            found = family_of(rule, view, seen.now)
+            if found is None or (found[0].names, found[0].form) != known:
+                return None
+            families.append(found[0])
+        return families
+
+
+def _types(seen: _Seen) -> list[type]:
+    return [*map(type, seen.held), *map(type, seen.fresh)]
+
+
+def _tensors(seen: _Seen) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of the state, and those that are others at each step."""
+    return _only_tensors(seen.held), _only_tensors(seen.fresh)
+
+
+def _only_tensors(values: Sequence[Any]) -> list[Tensor]:
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _kept(noted: Sequence[tuple[FamilyRow, Descriptor]], seen: _Seen) -> _Kept:
+    """What there is to know of rows."""
+    held, fresh = _tensors(seen)
+    places = {id(x): place for place, x in enumerate([*seen.parameters, *held, *fresh])}
+    families = [*{id(row.family): row.family for row, _ in noted}.values()]
+    order = {id(family): place for place, family in enumerate(families)}
+    slots: list[int] = []
+    for at, (row, described) in enumerate(noted):
+        own = seen.own(at, row.family)
+        slots += [-1 if x is None else places[id(x)] for x in own]
+    steady = Steady(
+        infos=tuple([row.info for row, _ in noted]),
+        dtypes=tuple([tuple([x if x is None else x.dtype for x in each.tensors]) for _, each in noted]),
+        forms=tuple([each.form for _, each in noted]),
+        families=tuple([order[id(row.family)] for row, _ in noted]),
+        places=tuple([row.place for row, _ in noted]),
+        device=noted[0][0].parameter.device,
+    )
+    return _Kept(seen, families, steady, slots)
