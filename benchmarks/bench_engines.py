@@ -149,7 +149,7 @@ def _flatness(result: Result, args: Any) -> Table:
     table = Table(
         "Flatness",
         "The fastest engine, as in training: step, reading, step, reading; all rows of a kind in turn. "
-        "÷ least: cost against the cheapest row. AdamW ÷ least: the same of a fused AdamW step on the same "
+        "÷ least: cost against the cheapest row, median over rounds. AdamW ÷ least: the same of a fused AdamW step on the same "
         "tensors, in the same rounds. first ÷ least: of the first reading after another row's turn and one "
         "step of its own, which is the only one from 100 M elements on.",
     )
@@ -210,8 +210,16 @@ def _flat_rows(table: Table, what: str, held: list[Bench], result: Result, args:
             (mine if round_ else _Turns()).take(bench, found[name])  # the first round is thrown away
     units = [bench.numel if what == "per element" else len(bench.shapes) for bench in held]
 
-    def least(kind: str) -> float:
-        return min(_each(mine, kind, unit) for mine, unit in zip(turns, units, strict=True))
+    cheapest = {
+        kind: min(zip(turns, units, strict=True), key=lambda pair: median(getattr(pair[0], kind)) / pair[1])
+        for kind in ("step", "read")
+    }
+
+    def share(mine: _Turns, unit: int, kind: str, of: str) -> float:
+        """Against the cheapest row, round by round: slow minutes of the machine hit both."""
+        least, its_unit = cheapest[of]
+        rounds = zip(getattr(mine, kind), getattr(least, of), strict=True)
+        return median([own / unit / (other / its_unit) for own, other in rounds])
 
     for bench, mine, unit in zip(held, turns, units, strict=True):
         taken = median(mine.read)
@@ -224,18 +232,14 @@ def _flat_rows(table: Table, what: str, held: list[Bench], result: Result, args:
                 "ms": 1e3 * taken,
                 "ns per element": 1e9 * taken / bench.numel,
                 "µs per tensor": 1e6 * taken / len(bench.shapes),
-                "÷ least": _each(mine, "read", unit) / least("read"),
-                "AdamW ÷ least": _each(mine, "step", unit) / least("step"),
-                "first ÷ least": _each(mine, "first", unit) / least("read"),
+                "÷ least": share(mine, unit, "read", "read"),
+                "AdamW ÷ least": share(mine, unit, "step", "step"),
+                "first ÷ least": share(mine, unit, "first", "read"),
             }
         )
     if not args.quick and name != "eager":
         key = "elements" if what == "per element" else "tensors"
         result.bars[f"{args.device}_{key}"] = max(row["÷ least"] for row in table.rows[-len(held) :])
-
-
-def _each(turns: _Turns, kind: str, unit: int) -> float:
-    return median(getattr(turns, kind)) / unit
 
 
 if __name__ == "__main__":

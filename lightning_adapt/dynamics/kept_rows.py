@@ -42,7 +42,7 @@ class KeptRows:
     def rows(
         self, members: Sequence[Member], now: Circumstances, *, whole: Collection[str] = ()
     ) -> Iterable[Row]:
-        """The rows of `build_rows`, which are `SteadyRows` where nothing has changed.
+        """The rows of `build_rows`, which are `SteadyRows` where nothing has changed; without gradients.
 
         Args:
             members: The same object as before, unless they are others.
@@ -193,7 +193,8 @@ class _Kept:
             return None
         families: list[Family] = []
         for at, known in zip(self._founders, self._families, strict=True):
-            view = view_of(seen.optimizer, seen.members[at], seen.states[at], steps[at], seen.now)
+            parameter = seen.parameters[at]
+            view = view_of(seen.optimizer, seen.members[at], parameter, seen.states[at], steps[at], seen.now)
             found = family_of(rule, view, seen.now)
             if found is None or (found[0].names, found[0].form) != known:
                 return None

@@ -111,7 +111,7 @@ def build_rows(
     for member in parameters:
         parameter, state = member.parameter, optimizer.state.get(member.parameter, NOTHING)
         count, in_one = counts.of(parameter, state), member.info.name in whole
-        view = view_of(optimizer, member, state, count, now)
+        view = view_of(optimizer, member, as_real(parameter.detach()), state, count, now)
         row = None if families is None or in_one else families.row(member, view, count)
         if row is not None:
             yield row
@@ -129,19 +129,19 @@ NOTHING: Mapping[str, Any] = {}
 def view_of(
     optimizer: torch.optim.Optimizer,
     member: Member,
+    parameter: Tensor,
     state: Mapping[str, Any],
     count: float | DeviceCount,
     now: Circumstances,
 ) -> StepView:
     """What a rule reads of a member of a family: all counts where steps are counted on a device."""
-    parameter = member.parameter
     return StepView(
-        as_real(parameter.detach()),
-        parameter.grad,
+        parameter,
+        member.parameter.grad,
         state,
         now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
         count.counts if isinstance(count, DeviceCount) else count,
-        None if now.before is None else now.before.get(id(parameter)),
+        None if now.before is None else now.before.get(id(member.parameter)),
         None,
         NOTHING,
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -100,6 +100,7 @@ def register_rule(
 
     def register(read: _F) -> _F:
         _RULES[optimizer_class] = UpdateRule(read, remembered, reads, prepare, exact, shared)
+        _nearest.cache_clear()
         return read
 
     return register
@@ -119,7 +120,11 @@ def rule_for(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> 
         True
     """
     _register_all()
-    cls = optimizer if isinstance(optimizer, type) else type(optimizer)
+    return _nearest(optimizer if isinstance(optimizer, type) else type(optimizer))
+
+
+@lru_cache(maxsize=64)  # asked at every reading
+def _nearest(cls: type[torch.optim.Optimizer]) -> UpdateRule | None:
     base = next((base for base in cls.__mro__ if base in _RULES), None)
     if base is None:
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,11 @@ class Layout:
         return Unpacked(figures.astype(np.float64), counts, memory[self.end :].view(figures.dtype).tolist())
 
 
+@lru_cache(maxsize=64)  # the same for every reading of a run
+def _layout(rows: int, histograms: bool) -> Layout:
+    return Layout(rows, histograms)
+
+
 @dataclass
 class Packed:
     """What an engine measured, still on the device.
@@ -150,7 +155,7 @@ class Packed:
     @classmethod
     def room(cls, rows: int, device: torch.device, *, histograms: bool) -> Packed:
         """Room for ``rows``, not filled."""
-        layout = Layout(rows, histograms)
+        layout = _layout(rows, histograms)
         return cls(torch.empty(layout.size, dtype=torch.uint8, device=device), layout)
 
     @classmethod

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import Row, Scalar
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from lightning_adapt.dynamics.engines.cpu._pass import run
+from lightning_adapt.dynamics.engines.cpu._pass import room_beside, run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
 from lightning_adapt.dynamics.engines.packed import Packed, concatenated
@@ -100,7 +100,8 @@ class _Batch:
     def measured(self, histograms: bool) -> Packed:
         """Measure all of them on all threads that torch has."""
         sizes = tuple([row.numel for row in self.rows])
-        return _run(sizes, tuple(self._strides), self._facts, self._addresses, self._numbers, histograms)
+        plan = _Plan(sizes, tuple(self._strides), self._facts)
+        return plan.measured(self._addresses, self._numbers, histograms)
 
 
 def _known(numbers: Sequence[Scalar]) -> Sequence[float] | None:
@@ -112,46 +113,55 @@ def _known(numbers: Sequence[Scalar]) -> Sequence[float] | None:
     return [float(x) for x in numbers]
 
 
-def _run(
-    sizes: tuple[int, ...],
-    strides: tuple[int, ...],
-    facts: array[int],
-    addresses: array[int],
-    numbers: array[float],
-    histograms: bool,
-) -> Packed:
-    threads = torch.get_num_threads()
-    packed = Packed.room(len(sizes), _HOST, histograms=histograms)
-    packed.strides = [max(stride, 1) for stride in strides]
-    at = packed.memory.data_ptr()
-    run(tasks_of(sizes, strides, threads), facts, addresses, numbers, at, at + packed.layout.split, threads)
-    return packed
+class _Plan:
+    """How rows are measured, wherever their tensors are and whatever their numbers.
+
+    Args:
+        sizes: Elements of each row.
+        strides: Of their histograms.
+        facts: `ROW` for each row, see `run`.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], strides: tuple[int, ...], facts: array[int]) -> None:
+        self._sizes, self._strides, self._facts = sizes, strides, facts
+        self._threads = 0
+
+    @classmethod
+    def of(cls, steady: Steady, histograms: bool) -> _Plan | None:
+        """``None`` if the pass does not read these rows."""
+        dtypes = {dtype for each in steady.dtypes for dtype in each}
+        if steady.device.type != "cpu" or not dtypes <= {None, *_KINDS}:
+            return None
+        strides = tuple([sample_stride(info.shape) if histograms else 0 for info in steady.infos])
+        facts = array("q")
+        for each, *of_row in zip(steady.dtypes, steady.forms, strides, steady.families, strict=True):
+            facts.extend((*[ABSENT if dtype is None else _KINDS[dtype] for dtype in each], *of_row))
+        return cls(steady.numels, strides, facts)
+
+    def measured(self, addresses: array[int], numbers: array[float], histograms: bool) -> Packed:
+        """Measure all rows on all threads that torch has."""
+        threads = torch.get_num_threads()
+        if threads != self._threads:
+            self._cut, self._threads = tasks_of(self._sizes, self._strides, threads), threads
+            self._beside = room_beside(self._cut)
+        packed = Packed.room(len(self._sizes), _HOST, histograms=histograms)
+        packed.strides = [max(stride, 1) for stride in self._strides]
+        at = packed.memory.data_ptr()
+        counts = at + packed.layout.split
+        run(self._cut, self._beside, self._facts, addresses, numbers, at, counts)
+        return packed
 
 
 def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
-    """Measure ``rows``, of which only addresses and numbers are new; ``None`` if the pass does not read them."""
-    steady, key = rows.steady, ("numba", histograms)
-    if key not in steady.plans:
-        steady.plans[key] = _planned(steady, histograms)
-    plan = steady.plans[key]
-    numbers = array("d")
-    for family in rows.numbers:
-        known = _known(family)
-        if known is None:
-            return None
-        numbers.extend(known)
-    if plan is None:
+    """Measure ``rows``, of which only addresses and numbers are new; ``None`` if the pass cannot read them."""
+    plans, key = rows.steady.plans, ("numba", histograms)
+    if key not in plans:
+        plans[key] = _Plan.of(rows.steady, histograms)
+    plan: _Plan | None = plans[key]
+    families = [*map(_known, rows.numbers)]
+    if plan is None or None in families:
         return None
-    strides, facts = plan
-    return _run(steady.numels, strides, facts, array("q", rows.addresses), numbers, histograms)
-
-
-def _planned(steady: Steady, histograms: bool) -> tuple[tuple[int, ...], array[int]] | None:
-    """The strides of the histograms, and what `run` has to know of each row."""
-    strides = tuple([sample_stride(info.shape) if histograms else 0 for info in steady.infos])
-    facts = array("q")
-    for dtypes, form, stride, family in zip(steady.dtypes, steady.forms, strides, steady.families, strict=True):
-        if steady.device.type != "cpu" or not _KINDS.keys() >= {dtype for dtype in dtypes if dtype is not None}:
-            return None
-        facts.extend((*[ABSENT if dtype is None else _KINDS[dtype] for dtype in dtypes], form, stride, family))
-    return strides, facts
+    numbers = array("d")
+    for family in families:
+        numbers.extend(family or ())
+    return plan.measured(array("q", rows.addresses), numbers, histograms)

@@ -135,9 +135,10 @@ ROW = _SLOTS + 3
 _FORM, _STRIDE, _NUMBERS = range(_SLOTS, ROW)
 JOB: Any = namedtuple(
     "JOB",
-    "cursor done pieces tasks n_pieces n_tasks rows addresses numbers n_rows figures counts more_figures more_counts",
+    "cursor done thread pieces tasks n_pieces n_tasks n_threads n_shared rows addresses numbers n_rows "
+    "figures counts more_figures more_counts thread_counts touched",
 )
-"""What `run` is given: the next piece, how many are done, then addresses of arrays and sizes."""
+"""What `run` is given: the next piece, how many are done, the next thread, then addresses and sizes."""
 _JOB: Any = JOB(*range(len(JOB._fields)))
 _TASK: Any = namedtuple("TASK", "row start stop figures counts")(*range(5))
 
@@ -152,12 +153,25 @@ def _figures(job: Any, place: int) -> Any:
 
 
 @exactly
-def _counts(job: Any, place: int) -> Any:
-    """Counts of a row, or those beside them."""
+def _counts(job: Any, place: int, thread: int) -> Any:
+    """Counts of a row, or those beside them, or (below 0) those that a thread has for a row."""
     rows = job[_JOB.n_rows]
+    if place < 0:
+        return counts_at(job[_JOB.thread_counts], _of_thread(job, place, thread), _HISTOGRAMS, WIDTH)
     if place < rows:
         return counts_at(job[_JOB.counts], place, _HISTOGRAMS, WIDTH)
     return counts_at(job[_JOB.more_counts], place - rows, _HISTOGRAMS, WIDTH)
+
+
+@exactly
+def _of_thread(job: Any, place: int, thread: int) -> int:
+    return (-1 - place) * job[_JOB.n_threads] + thread
+
+
+@exactly
+def _touched(job: Any) -> Any:
+    """Which threads have counts of which row."""
+    return integers(job[_JOB.touched], job[_JOB.n_shared] * job[_JOB.n_threads], 1)
 
 
 @exactly
@@ -177,9 +191,9 @@ def _pieces(job: Any, cursor: int, room: Any) -> None:
     tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], len(_TASK))
     rows = integers(job[_JOB.rows], job[_JOB.n_rows], ROW)
     addresses = integers(job[_JOB.addresses], job[_JOB.n_rows], _SLOTS)
+    touched, thread, last = _touched(job), following(cursor + 8 * _JOB.thread), len(tasks)
     piece = following(cursor)
     while piece < len(pieces):
-        last = -1
         for at in range(pieces[piece, 0], pieces[piece, 1]):
             task = tasks[at]
             index = task[_TASK.row]
@@ -189,13 +203,15 @@ def _pieces(job: Any, cursor: int, room: Any) -> None:
             row = (kinds, numbers, rows[index, _FORM], rows[index, _STRIDE])
             _clear(kinds, dirty, narrow, kept)
             found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
-            figures, counts = _figures(job, task[_TASK.figures]), _counts(job, task[_TASK.counts])
+            figures, counts = _figures(job, task[_TASK.figures]), _counts(job, task[_TASK.counts], thread)
             figures[:SUMMED], figures[SUMMED:] = 0.0, -np.inf
             if row[3] > 0 and task[_TASK.counts] != last:
                 counts[:] = 0
                 last = task[_TASK.counts]
+                if last < 0:
+                    touched[_of_thread(job, last, thread)] = 1
             _task(addresses[index], task[_TASK.start], task[_TASK.stop], row, kept, fast, exact, (figures, counts))
-        if following(cursor + 8) == len(pieces) - 1:
+        if following(cursor + 8 * _JOB.done) == len(pieces) - 1:
             _merge(job, tasks, rows)
         piece = following(cursor)
 
@@ -206,14 +222,29 @@ def _merge(job: Any, tasks: Any, rows: Any) -> None:
     n, merged = len(rows), len(rows) - 1
     for at in range(len(tasks)):
         row, place = tasks[at, _TASK.row], tasks[at, _TASK.counts]
-        if tasks[at, _TASK.figures] >= n:
+        own = tasks[at, _TASK.figures] < n
+        if not own:
             into, figures = _figures(job, row), _figures(job, tasks[at, _TASK.figures])
             into[:SUMMED] += figures[:SUMMED]
             into[SUMMED:] = np.maximum(into[SUMMED:], figures[SUMMED:])
         if place > merged and rows[row, _STRIDE] > 0:
-            counted, counts = _counts(job, row), _counts(job, place)
+            counted, counts = _counts(job, row, 0), _counts(job, place, 0)
             counted += counts
             merged = place
+        elif place < 0 and own and rows[row, _STRIDE] > 0:
+            _merge_threads(job, row, place)
+
+
+@exactly
+def _merge_threads(job: Any, row: int, place: int) -> None:
+    """Add up the counts that threads have for a row."""
+    touched, counted = _touched(job), _counts(job, row, 0)
+    counted[:] = 0
+    for thread in range(job[_JOB.n_threads]):
+        if touched[_of_thread(job, place, thread), 0]:
+            touched[_of_thread(job, place, thread)] = 0  # as it was before
+            counts = _counts(job, place, thread)
+            counted += counts
 
 
 def _compile(version: str) -> Any:
@@ -258,29 +289,41 @@ def _compiled() -> Compiled:
     return Compiled(_compile(version()))
 
 
+_COUNTS_SIZE = 4 * _HISTOGRAMS * WIDTH
+
+
+def room_beside(cut: Tasks) -> array[int]:
+    """Memory for what stands beside the rows until it is merged, see `Tasks`; all 0."""
+    each = 8 + _COUNTS_SIZE
+    size = 8 * FIGURES * cut.figures + _COUNTS_SIZE * cut.counts + each * cut.shared * cut.threads
+    return array("b", (0,)) * size
+
+
 def run(
     cut: Tasks,
+    beside: array[int],
     rows: array[int],
     addresses: array[int],
     numbers: array[float],
     figures: int,
     counts: int,
-    threads: int,
 ) -> None:
     """Measure all pieces of rows.
 
     Args:
         cut: The pieces, and the tasks they are made of.
+        beside: From `room_beside`.
         rows: `ROW` for each row.
         addresses: Of the tensors of each row, one for each of `SLOTS`.
         numbers: `SCALARS` once for all rows that have the same.
         figures: Address of `FIGURES` for each row, float64.
         counts: Address of the histograms of each row, int32; anything where no row has a stride.
-        threads: That share the work.
     """
-    beside = array("b", (0,)) * (8 * FIGURES * cut.figures + 4 * _HISTOGRAMS * WIDTH * cut.counts)
-    at = beside.buffer_info()[0]
-    job = array("q", (0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks)))
+    figures_beside = beside.buffer_info()[0]
+    counts_beside = figures_beside + 8 * FIGURES * cut.figures
+    of_threads = counts_beside + _COUNTS_SIZE * cut.counts
+    touched = of_threads + _COUNTS_SIZE * cut.shared * cut.threads
+    job = array("q", (0, 0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks), cut.threads, cut.shared))
     job.extend((rows.buffer_info()[0], addresses.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW))
-    job.extend((figures, counts, at, at + 8 * FIGURES * cut.figures))
-    together(_compiled(), job.buffer_info()[0], threads if len(cut.pieces) > 1 else 1)
+    job.extend((figures, counts, figures_beside, counts_beside, of_threads, touched))
+    together(_compiled(), job.buffer_info()[0], cut.threads if len(cut.pieces) > 1 else 1)

@@ -26,10 +26,13 @@ class Tasks:
     Args:
         tasks: Shape ``(tasks, 5)``: row, first element, end, which figures, which counts. Those of a row's
             first task are the row's own; what comes after these is added to them in the end. Tasks of one row
-            in one piece share their counts.
+            in one piece share their counts. Below 0 are counts of a row in more pieces than there are
+            threads: each thread has its own of these.
         pieces: Shape ``(pieces, 2)``: first task and end of each.
         figures: How many figures there are beside those of the rows.
-        counts: How many counts there are beside those of the rows.
+        counts: How many counts there are beside those of the rows, but for those of threads.
+        shared: How many rows have counts of threads.
+        threads: That share the work.
         addresses: Of ``pieces`` and ``tasks``.
     """
 
@@ -37,6 +40,8 @@ class Tasks:
     pieces: IntArray
     figures: int
     counts: int
+    shared: int
+    threads: int
     addresses: tuple[int, int]
 
 
@@ -52,14 +57,28 @@ def tasks_of(sizes: tuple[int, ...], strides: tuple[int, ...], threads: int) -> 
     cut = [(row, at, end) for row, size in enumerate(sizes) for at, end in _ends(size)]
     tasks = np.array([(row, at, end, row, row) for row, at, end in cut], dtype=np.int64)
     pieces = _pieces(tasks, np.array(strides), threads)
+    shared = _shared(tasks, pieces, threads)
+    thread_counts = np.cumsum(shared)  # numbers them from 1
     begins, figures, counts = set(pieces[:, 0].tolist()), len(sizes), len(sizes)
-    for at in range(1, len(tasks)):
-        if tasks[at, 0] == tasks[at - 1, 0]:
+    for at in range(len(tasks)):
+        row, first = tasks[at, 0], at == 0 or tasks[at, 0] != tasks[at - 1, 0]
+        if not first:
             tasks[at, 3], figures = figures, figures + 1
+        if shared[row]:
+            tasks[at, 4] = -thread_counts[row]
+        elif not first:
             tasks[at, 4] = counts if at in begins else tasks[at - 1, 4]
             counts += at in begins
     addresses = address_of(pieces), address_of(tasks)
-    return Tasks(tasks, pieces, figures - len(sizes), counts - len(sizes), addresses)
+    beside = figures - len(sizes), counts - len(sizes)
+    return Tasks(tasks, pieces, *beside, int(shared.sum()), threads, addresses)
+
+
+def _shared(tasks: IntArray, pieces: IntArray, threads: int) -> npt.NDArray[np.bool_]:
+    """Which rows are in more pieces than there are threads."""
+    rows, piece = tasks[:, 0], np.repeat(np.arange(len(pieces)), pieces[:, 1] - pieces[:, 0])
+    starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+    return piece[np.append(starts[1:], len(tasks)) - 1] - piece[starts] >= threads
 
 
 def _ends(size: int) -> list[tuple[int, int]]:
