@@ -26,6 +26,7 @@ class Family:
         applied: Likewise.
 
     Attributes:
+        step: As given.
         names: Under which each parameter's state has the tensors of its step, one for each of `STEPPED`.
         form: Of the step, see `descriptors`.
         numbers: One for each of `SCALARS`, vectors among them.
@@ -43,7 +44,7 @@ class Family:
         gradient_factor: Scalar = 1.0,
         applied: Scalar = 1.0,
     ) -> None:
-        self._step, self._counts, self._factor, self._applied = step, counts, gradient_factor, applied
+        self.step, self._counts, self._factor, self._applied = step, counts, gradient_factor, applied
         self._unbound: dict[int, Sequence[Tensor]] = {}
         self.names = (None,) * len(STEPPED) if step is None else _names(step, state)
         self.form, self.numbers = form_of(step), numbers_of(step, gradient_factor, applied)
@@ -51,10 +52,10 @@ class Family:
     @cached_property
     def _each(self) -> dict[str, Sequence[Scalar]]:
         """The numbers of the step that are vectors, entry by entry."""
-        if not self._counts or self._step is None:
+        if not self._counts or self.step is None:
             return {}
-        others = [x.name for x in fields(self._step) if x.name not in SLOTS]
-        values = {name: getattr(self._step, name) for name in others}
+        others = [x.name for x in fields(self.step) if x.name not in SLOTS]
+        values = {name: getattr(self.step, name) for name in others}
         return {name: self._entries(x) for name, x in values.items() if _is_vector(x, self._counts)}
 
     @cached_property
@@ -90,11 +91,11 @@ class Family:
 
     def step_of(self, stepped: Sequence[Tensor | None], place: int) -> CanonicalStep | None:
         """The canonical step that has these tensors, and the numbers of entry ``place``."""
-        if self._step is None:
+        if self.step is None:
             return None
         values: dict[str, Any] = dict(zip(STEPPED, stepped, strict=True))
         values |= {name: each[place] for name, each in self._each.items()}
-        return replace(self._step, **values)
+        return replace(self.step, **values)
 
 
 class FamilyRow(Row):

@@ -195,10 +195,10 @@ class _Kept:
         for at, known in zip(self._founders, self._families, strict=True):
             parameter = seen.parameters[at]
             view = view_of(seen.optimizer, seen.members[at], parameter, seen.states[at], steps[at], seen.now)
-            found = family_of(rule, view, seen.now)
-            if found is None or (found[0].names, found[0].form) != known:
+            family = family_of(rule, view, seen.now)
+            if family is None or (family.names, family.form) != known:
                 return None
-            families.append(found[0])
+            families.append(family)
         return families
 
 

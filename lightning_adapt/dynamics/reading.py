@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
 from lightning_adapt.dynamics.engines import Engine
 from lightning_adapt.dynamics.engines.packed import ADDED, Layout, Packed, finalise
-from lightning_adapt.dynamics.engines.steady import SteadyRows
+from lightning_adapt.dynamics.engines.steady import SteadyRows, sampled
 from lightning_adapt.dynamics.table import DynamicsTable, RowInfo
 
 
@@ -133,15 +133,11 @@ def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
     return Packed.of(torch.stack(figures), counts, strides)
 
 
-@lru_cache(maxsize=1 << 14)  # the same for every reading of a run
-def _sampled(info: RowInfo, stride: int) -> RowInfo:
-    return info if stride == 1 else replace(info, histogram_stride=stride)
-
-
-def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[Sequence[RowInfo], Packed]:
+def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[tuple[RowInfo, ...], Packed]:
     """What each row of the table is about, and its figures."""
     if isinstance(rows, SteadyRows):
-        return rows.steady.infos, engine(rows, histograms=histograms)
+        packed = engine(rows, histograms=histograms)
+        return rows.steady.sampled(tuple(packed.strides)), packed
     infos: list[RowInfo] = []
     pieces: list[int] = []
 
@@ -154,8 +150,8 @@ def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[Se
                 pieces.append(1)
             yield row
 
-    packed = engine(noted(), histograms=histograms)
-    return infos, merged(packed, pieces)
+    packed = merged(engine(noted(), histograms=histograms), pieces)
+    return sampled(infos, packed.strides), packed
 
 
 def take(
@@ -189,9 +185,7 @@ def take(
             known[name] = len(on_device)
             on_device.append(value.detach().reshape(()))
     packed.scalars = on_device
-    if packed.strides:
-        infos = [_sampled(info, stride) for info, stride in zip(infos, packed.strides, strict=True)]
     buffer = packed.buffer()
     watch.stop()
     host, ready, wait = to_host(buffer)
-    return Reading(tuple(infos), packed.layout, host, ready, wait, known, dict(about), watch)
+    return Reading(infos, packed.layout, host, ready, wait, known, dict(about), watch)

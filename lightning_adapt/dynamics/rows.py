@@ -158,7 +158,7 @@ class _Families:
         """The row of ``member``; ``None`` where it belongs to no family."""
         key = _likeness(view, member.group_index)
         if key not in self._found:
-            self._found[key] = family_of(self._rule, view, self._now)
+            self._found[key] = self._family(view)
         found = self._found[key]
         if found is None:
             return None
@@ -167,21 +167,25 @@ class _Families:
         place = count.place if isinstance(count, DeviceCount) else 0
         return family.row(info, view.parameter, view.before, view.gradient, view.state, place)
 
+    def _family(self, view: StepView) -> tuple[Family, str] | None:
+        """The family, and the dtype of its state."""
+        tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
+        if any(x.layout != torch.strided or x.is_complex() for x in tensors):
+            return None
+        family = family_of(self._rule, view, self._now)
+        return None if family is None else (family, _state_dtype(family.step))
 
-def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> tuple[Family, str] | None:
-    """The family that a parameter founds, and the dtype of its state; ``None`` if tensors have to be made."""
-    tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
+
+def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | None:
+    """The family that a parameter with stored, dense tensors founds; ``None`` if some have to be made for it."""
     if _reads(rule, view) != "stored":
-        return None
-    if any(x.layout != torch.strided or x.is_complex() for x in tensors):
         return None
     step = canonical_step(rule, view)
     counts = len(view.step) if isinstance(view.step, Tensor) else 0
     try:
-        family = Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
+        return Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
     except LookupError:
         return None
-    return family, _state_dtype(step)
 
 
 def _likeness(view: StepView, group_index: int) -> tuple[object, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -42,9 +42,27 @@ class Steady:
         """Elements of each row."""
         return tuple(math.prod(info.shape) for info in self.infos)
 
+    def sampled(self, strides: tuple[int, ...]) -> tuple[RowInfo, ...]:
+        """As the function of that name."""
+        key = ("sampled", strides)
+        if key not in self.plans:
+            self.plans[key] = sampled(self.infos, strides)
+        found: tuple[RowInfo, ...] = self.plans[key]
+        return found
+
+
+def sampled(infos: Sequence[RowInfo], strides: Sequence[int]) -> tuple[RowInfo, ...]:
+    """Rows whose histograms are of every so-manyth element; no ``strides``: of all."""
+    return tuple([_sampled(info, stride) for info, stride in zip(infos, strides, strict=True)]) if strides else tuple(infos)
+
+
+@lru_cache(maxsize=1 << 14)  # the same for every reading of a run
+def _sampled(info: RowInfo, stride: int) -> RowInfo:
+    return info if stride == 1 else replace(info, histogram_stride=stride)
+
 
 @dataclass(eq=False)
-class SteadyRows(Iterable[Row]):
+class SteadyRows:
     """The rows of one reading; an engine that cannot make use of ``steady`` iterates over them.
 
     Args:
