@@ -15,7 +15,6 @@ from lightning_adapt.dynamics.engines.descriptors import (
     IS_ROOT,
     PRECONDITIONED,
 )
-from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, SECOND_MOMENT, UPDATE
 
 #: Rows of the array that `elementwise` fills.
 HAT, ROOT, DENOMINATOR, RATE, BEFORE, PREDICTED, MOVED, GAIN = range(8)
@@ -112,31 +111,3 @@ def _predict(x: Any, n: int, kinds: Any, numbers: Any, form: int, out: Any) -> N
             before[i] = (after[i] + gain[i] * numerator[i]) / (1 - decay - gain[i] * pull)
     for i in range(n):
         predicted[i] = -gain[i] * (numerator[i] + pull * before[i]) - decay * before[i]
-
-
-_RATE_SHIFT, _RATE_FIRST = 52 - EFFECTIVE_LR.mantissa_bits, EFFECTIVE_LR.first_key
-_HAT_SHIFT, _HAT_FIRST = 52 - SECOND_MOMENT.mantissa_bits, SECOND_MOMENT.first_key
-_MOVED_SHIFT, _MOVED_FIRST = 52 - UPDATE.mantissa_bits, UPDATE.first_key
-
-
-@exactly
-def count(y: Any, n: int, kinds: Any, form: int, weight: int, bins: Any, counts: Any) -> None:
-    """Count the elements that `elementwise` filled into the three histograms, each ``weight`` times."""
-    if form & CANONICAL:
-        _count(y[RATE], n, _RATE_SHIFT, _RATE_FIRST, weight, bins, counts[0])
-        if kinds[SLOT.second_moment]:
-            _count(y[HAT], n, _HAT_SHIFT, _HAT_FIRST, weight, bins, counts[1])
-    if form & CANONICAL or kinds[SLOT.before]:
-        _count(y[MOVED], n, _MOVED_SHIFT, _MOVED_FIRST, weight, bins, counts[2])
-
-
-@exactly
-def _count(x: Any, n: int, shift: int, first: int, weight: int, bins: Any, counts: Any) -> None:
-    """The bin is a shift of the bit pattern, see `histograms`; all of them first, which vectorises."""
-    bits, last, unknown = x.view(np.int64), len(counts) - 1, 0
-    for i in range(n):
-        bins[i] = min(max((bits[i] >> shift) - first, 0), last)
-        unknown += np.isnan(x[i])
-    for i in range(n):
-        if unknown == 0 or not np.isnan(x[i]):
-            counts[bins[i]] += weight

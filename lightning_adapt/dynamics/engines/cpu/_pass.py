@@ -13,7 +13,7 @@ import numpy as np
 from numba import cfunc, types
 from numba.np.numpy_support import carray
 
-from lightning_adapt.dynamics.engines.cpu import _exact, _exact_figures, _fast, _plan
+from lightning_adapt.dynamics.engines.cpu import _counting, _exact, _exact_figures, _fast, _plan
 from lightning_adapt.dynamics.engines.cpu._block import ADDED, SUM, TOP
 from lightning_adapt.dynamics.engines.cpu._compiled import (
     ABSENT,
@@ -65,12 +65,13 @@ def _exact_block(addresses: Any, at: int, n: int, row: Any, sound: bool, room: A
         return
     _, wide, filled, bins = room
     _widen(addresses, at, n, row, room)
+    if sound:
+        _counting.count(wide, n, kinds, numbers, form, 1, filled, bins, out[1])
+        return
     _exact.elementwise(wide, n, kinds, numbers, form, filled)
-    if not sound:
-        tiny = smallest_normal(kinds[SLOT.second_moment])
-        _exact_figures.add(wide, n, kinds, numbers, form, tiny, filled, out[0])
+    _exact_figures.add(wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0])
     if stride == 1:
-        _exact.count(filled, n, kinds, form, 1, bins, out[1])
+        _counting.count_filled(filled, n, kinds, form, 1, bins, out[1])
 
 
 @exactly
@@ -103,8 +104,7 @@ def _count(row: Any, kept: Any, taken: int, room: Any, counts: Any) -> None:
     kinds, numbers, form, stride = row
     if numbers[SCALAR.gradient_factor] != 1:
         kept[SLOT.gradient, :taken] *= numbers[SCALAR.gradient_factor]
-    _exact.elementwise(kept, taken, kinds, numbers, form, filled)
-    _exact.count(filled, taken, kinds, form, stride, bins, counts)
+    _counting.count(kept, taken, kinds, numbers, form, stride, filled, bins, counts)
 
 
 @exactly
@@ -258,7 +258,7 @@ def _compile(version: str) -> Any:
         len(version)  # what a function closes over is part of its key on disk
         narrow, kept = np.zeros((_SLOTS, BLOCK), np.float32), np.zeros((_SLOTS, BLOCK))
         wide, filled = np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK))
-        exact = (narrow.ctypes.data, wide, filled, np.empty(BLOCK, np.int64))
+        exact = (narrow.ctypes.data, wide, filled, np.empty((_HISTOGRAMS, BLOCK), np.int32))
         found, sound = np.empty((BLOCKS, ADDED + len(TOP))), np.zeros(BLOCKS, np.bool_)
         fast = _fast.Room(
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
