@@ -256,7 +256,7 @@ def _compile(version: str) -> Any:
 
     def run(address: Any) -> None:
         len(version)  # what a function closes over is part of its key on disk
-        narrow, kept = np.zeros((_SLOTS, BLOCK), np.float32), np.zeros((_SLOTS, BLOCK))
+        narrow, kept = np.empty((_SLOTS, BLOCK), np.float32), np.empty((_SLOTS, BLOCK))
         wide, filled = np.empty((_SLOTS, BLOCK)), np.empty((_FILLED, BLOCK))
         exact = (narrow.ctypes.data, wide, filled, np.empty((_HISTOGRAMS, BLOCK), np.int32))
         found, sound = np.empty((BLOCKS, ADDED + len(TOP))), np.zeros(BLOCKS, np.bool_)
@@ -264,7 +264,7 @@ def _compile(version: str) -> Any:
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
         )
         job = carray(address, (len(_JOB),), np.int64)
-        dirty = np.zeros(_SLOTS, np.bool_)
+        dirty = np.ones(_SLOTS, np.bool_)
         _pieces(job, job.ctypes.data, (narrow, kept, dirty, found, exact, fast))
 
     signature = types.void(types.voidptr)
