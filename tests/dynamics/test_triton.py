@@ -32,6 +32,7 @@ if Version(importlib.metadata.version("triton")) < Version("3.4"):
     pytest.skip("interpreters of older versions lack what the kernels use", allow_module_level=True)
 
 from lightning_adapt.dynamics.engines import triton as engine
+from lightning_adapt.dynamics.engines import triton_launch
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on NaN, inf and 1 / 0
 
@@ -44,11 +45,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     hasten(monkeypatch)
     monkeypatch.setattr(engine, "BLOCK", 64)
     monkeypatch.setattr(engine, "COUNTED_BLOCK", 64)
-    monkeypatch.setattr(engine, "TILE_OF_ONE", 4)
-    monkeypatch.setattr(engine, "WIDE", 32)
-    monkeypatch.setattr(engine, "COUNTED", 32)
-    monkeypatch.setattr(engine, "MERGED", 64)
-    monkeypatch.setattr(engine, "_tables", {})
+    monkeypatch.setattr(triton_launch, "TILE_OF_ONE", 4)
+    monkeypatch.setattr(triton_launch, "WIDE", 32)
+    monkeypatch.setattr(triton_launch, "COUNTED", 32)
+    monkeypatch.setattr(triton_launch, "MERGED", 64)
+    monkeypatch.setattr(engine, "_plans", {})
 
 
 def _columns(packed: Packed) -> np.ndarray:
@@ -335,8 +336,8 @@ def test_rows_the_kernels_cannot_read_go_to_eager_and_keep_their_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     strange = _row(20)
-    monkeypatch.setitem(engine._DTYPES, torch.bfloat16, None)
-    monkeypatch.delitem(engine._DTYPES, torch.bfloat16)
+    monkeypatch.setitem(engine.DTYPES, torch.bfloat16, None)
+    monkeypatch.delitem(engine.DTYPES, torch.bfloat16)
     _agree([_row(20, dtype=BRAIN), strange, _row(30, dtype=BRAIN), _row(40)])
 
 
@@ -362,7 +363,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each kernel was launched."""
     counted: dict[str, int] = {}
     for name in ("begin", "measure_blocks", "merge_blocks"):
-        kernel = getattr(engine, name)
+        kernel = getattr(triton_launch, name)
 
         def run(*args: Any, _name: str = name, _run: Any = kernel.run, **kwargs: Any) -> Any:
             counted[_name] = counted.get(_name, 0) + 1
@@ -392,7 +393,7 @@ def test_launches_do_not_grow_with_the_rows(launches: dict[str, int]) -> None:
 @pytest.mark.parametrize("scalars", [0, 2])
 def test_torch_launches_nothing_but_one_for_scalars(scalars: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("begin", "measure_blocks", "merge_blocks"):  # the interpreter itself uses torch
-        monkeypatch.setattr(getattr(engine, name), "run", lambda *_, **__: None)
+        monkeypatch.setattr(getattr(triton_launch, name), "run", lambda *_, **__: None)
     rows = [_row(20, seed=seed) for seed in range(3)]
     numbers = [torch.tensor(float(i), dtype=torch.float64) for i in range(scalars)]
     with Operations() as operations:
@@ -404,8 +405,8 @@ def test_torch_launches_nothing_but_one_for_scalars(scalars: int, monkeypatch: p
 
 def test_only_what_changed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    copy = engine._copy
-    monkeypatch.setattr(engine, "_copy", lambda words, table: (sent.append(len(words)), copy(words, table)))
+    copy = triton_launch.copy
+    monkeypatch.setattr(triton_launch, "copy", lambda words, table: (sent.append(len(words)), copy(words, table)))
     rows = [_row(20), _row(70)]
     numbers, addresses, facts = 2 * 2 * len(SCALARS), 2 * 8, 2 * 6 + 3
     first = engine.measure(rows)
@@ -424,7 +425,7 @@ def test_tables_of_optimizers_that_are_gone_are_let_go(monkeypatch: pytest.Monke
     monkeypatch.setattr(engine, "_KEPT", 2)
     for size in (1, 2, 3):
         engine.measure([_row(size)], histograms=False)
-    assert len(engine._tables) == 2
+    assert len(engine._plans) == 2
 
 
 def test_results_repeat_bit_for_bit() -> None:

@@ -159,7 +159,7 @@ def test_kernels_repeat_bit_for_bit() -> None:
 def test_a_reading_is_at_most_three_launches(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_adapt.dynamics.engines import triton as engine
+    from lightning_adapt.dynamics.engines import triton_launch as engine
 
     launched: list[str] = []
     for name in ("begin", "measure_blocks", "merge_blocks"):

@@ -3,19 +3,7 @@
 A reading is three launches for a combination of dtypes, and one more for each further combination: counts
 are set to 0 and numbers that only the device knows are put into the table; each block of a row, 2^14 elements
 or fewer, is measured (once for each combination); blocks are merged into rows, in the very memory that is
-copied to the host. What goes to the device is one table of int64, in an asynchronous copy of pinned memory:
-
-====================  =======================  ===========================================================
-section               size                     sent
-====================  =======================  ===========================================================
-numbers of the rows   rows × `SCALARS`         always; bits of fp64
-their addresses       rows × `SCALARS`         always; 0 where the host knows the number
-addresses of tensors  rows × `SLOTS`           when a tensor has moved
-facts of the rows     rows × 6                 when shapes or dtypes change: elements, stride of the
-                                               histogram sample, row of the result, first block, blocks,
-                                               elements of a block
-row of each block     blocks                   with the facts
-====================  =======================  ===========================================================
+copied to the host. One table tells them what to read, see `triton_launch`.
 
 Arithmetic is fp32 where that decides the same as float64, else float64 (see `triton_fast`). Sums are added up
 in a fixed order, histograms are integers: results repeat bit for bit.
@@ -25,30 +13,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import Row, Scalar, host_number
+from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines import eager
-from lightning_adapt.dynamics.engines.descriptors import (
-    HAS_DECAY,
-    PLAIN,
-    SCALARS,
-    SLOTS,
-    Descriptor,
-    describe,
-)
-from lightning_adapt.dynamics.engines.packed import FIGURES, Packed, concatenated
-from lightning_adapt.dynamics.engines.triton_kernel import begin, measure_blocks, merge_blocks
+from lightning_adapt.dynamics.engines.descriptors import HAS_DECAY, SLOTS, Descriptor, describe
+from lightning_adapt.dynamics.engines.packed import Packed, concatenated
+from lightning_adapt.dynamics.engines.steady import SteadyRows
+from lightning_adapt.dynamics.engines.triton_kernel import measure_blocks
+from lightning_adapt.dynamics.engines.triton_launch import DTYPES, Combination, Numbers, Plan, Shape, combination
 from lightning_adapt.dynamics.histograms import sample_stride
 
 #: Elements of a block: what one program measures. Large, so that figures of blocks are few bytes beside the
@@ -56,39 +36,21 @@ from lightning_adapt.dynamics.histograms import sample_stride
 BLOCK = 1 << 14
 #: Elements of a block that are counted at most, which takes far longer than measuring them.
 COUNTED_BLOCK = 1 << 11
-WARPS = 4
-#: Elements a program works on at a time, for each 16 bytes that a thread loads of the widest tensor.
-TILE_OF_ONE = 32 * WARPS
-#: The same in float64: one element a thread, for it needs twice the registers.
-WIDE = 32 * WARPS
-#: Elements that are counted at a time: two a thread, so that one does not wait for the arithmetic of each.
-COUNTED = 64 * WARPS
-#: Figures of a row that one program merges.
-MERGED = 4
 #: Measure what there is when rules have computed so many bytes for it.
 MOST_TEMPORARY = 1 << 25
-#: Tables kept: one for each optimizer that is watched, times the combinations of tensors that come by turns.
+#: Plans kept: one for each optimizer that is watched, times the combinations of tensors that come by turns.
 _KEPT = 16
-
-_DTYPES = {
-    torch.float32: tl.float32,
-    torch.bfloat16: tl.bfloat16,
-    torch.float16: tl.float16,
-    torch.float64: tl.float64,
-}
-_CENTERING, _RATE = SLOTS.index("centering"), SLOTS.index("effective_lr")
-_L2 = SCALARS.index("l2")
 
 # With TRITON_INTERPRET=1 kernels are interpreted, on the host.
 _INTERPRETED = not isinstance(measure_blocks, triton.JITFunction)
 
 
-def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
+def measure(rows: Iterable[Row] | SteadyRows, *, histograms: bool = True) -> Packed:
     """Measure ``rows`` with Triton kernels; rows that these cannot read are measured by `eager`.
 
     Args:
-        rows: Consumed one by one. They are held until they are launched together, which is at the end, or
-            when a rule has computed much for them.
+        rows: Consumed one by one, unless they are steady. They are held until they are launched together,
+            which is at the end, or when a rule has computed much for them.
         histograms: Also count; without counts the quantile columns are NaN.
 
     Returns:
@@ -96,34 +58,64 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
     """
     batch = _Batch(histograms)
     with torch.no_grad():
+        if isinstance(rows, SteadyRows) and _readable(rows):
+            return _steadily(rows, histograms)
         for row in rows:
             batch.add(row)
         return batch.packed()
 
 
-@dataclass(frozen=True, eq=False)
-class _Combination:
-    """What a kernel is compiled for; there is only one of each, see `_combination`."""
-
-    dtypes: tuple[torch.dtype | None, ...]
-    form: int
-    aligned: bool
-
-    @property
-    def fast(self) -> bool:
-        """Whether fp32 arithmetic can decide anything; centering subtracts numbers of the same size."""
-        wide = any(d == torch.float64 for i, d in enumerate(self.dtypes) if i != _RATE)
-        return not wide and self.dtypes[_CENTERING] is None
-
-    @property
-    def each(self) -> int:
-        """Elements a thread loads at once, 16 bytes of the widest tensor."""
-        return 4 if any(d is not None and d.itemsize > 2 for d in self.dtypes) else 8
+def _there(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-@cache
-def _combination(dtypes: tuple[torch.dtype | None, ...], form: int, aligned: bool) -> _Combination:
-    return _Combination(dtypes, form, aligned)
+def _whose(device: torch.device) -> tuple[int, int]:
+    """A stream, a thread: nobody overwrites a table that somebody else's kernel still reads."""
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    return stream, threading.get_ident()
+
+
+def _shape(shape: tuple[int, ...], numel: int, read_by: Combination, histograms: bool) -> Shape:
+    stride = sample_stride(shape)
+    block = min(BLOCK, COUNTED_BLOCK * stride) if histograms else BLOCK
+    return Shape(numel, stride, block, read_by)
+
+
+# --- rows that are as they were at the reading before ---
+
+
+def _readable(rows: SteadyRows) -> bool:
+    """Whether the kernels can read all of them."""
+    steady = rows.steady
+    if "triton" not in steady.plans:
+        known = {dtype for each in steady.dtypes for dtype in each} <= {None, *DTYPES}
+        steady.plans["triton"] = known and (steady.device.type == "cuda" or _INTERPRETED)
+    return bool(steady.plans["triton"])
+
+
+def _steadily(rows: SteadyRows, histograms: bool) -> Packed:
+    """Measure ``rows``, of which only addresses and numbers are new."""
+    steady = rows.steady
+    addresses = np.array(rows.addresses, dtype=np.int64).reshape(-1, len(SLOTS))
+    aligned = np.bitwise_or.reduce(addresses, axis=1) % 16 == 0
+    key = ("triton", histograms, aligned.tobytes(), _whose(steady.device))
+    with _there(steady.device):
+        if key not in steady.plans:
+            each = zip(steady.dtypes, steady.forms, aligned.tolist(), strict=True)
+            read_by = [combination(dtypes, form & ~HAS_DECAY, even) for dtypes, form, even in each]
+            about = zip(steady.infos, steady.numels, read_by, strict=True)
+            shapes = [_shape(info.shape, numel, reads, histograms) for info, numel, reads in about]
+            steady.plans[key] = Plan(shapes, steady.device), [shape.stride for shape in shapes]
+        plan, strides = steady.plans[key]
+        which, places = np.array(steady.families), np.array(steady.places)
+        packed: Packed = plan.launch(
+            addresses, Numbers.of(rows.numbers, which, places, steady.device), histograms
+        )
+    packed.strides = strides if histograms else [1] * len(strides)
+    return packed
+
+
+# --- rows one by one ---
 
 
 @dataclass(slots=True)
@@ -131,21 +123,9 @@ class _Entry:
     """A row that waits for its launch."""
 
     place: int
-    stride: int
-    block: int
+    shape: Shape
     row: Descriptor
     addresses: list[int]
-    combination: _Combination
-
-
-@dataclass
-class _Table:
-    """The table on the device, and what the host knows of it."""
-
-    device: Tensor
-    facts: npt.NDArray[np.int64]
-    blocks: int
-    addresses: npt.NDArray[np.int64]
 
 
 @dataclass
@@ -171,13 +151,11 @@ class _Batch:
         if found is None:
             self.measured.append(([place], eager.measure([row], histograms=self.histograms)))
             return
-        addresses, combination = found
-        stride = sample_stride(row.parameter.shape)
+        addresses, read_by = found
+        shape = _shape(row.parameter.shape, descriptor.numel, read_by, self.histograms)
         if self.histograms:
-            self.strides[place] = stride
-        block = min(BLOCK, COUNTED_BLOCK * stride) if self.histograms else BLOCK
-        entry = _Entry(place, stride, block, descriptor, addresses, combination)
-        self.waiting.setdefault(device, []).append(entry)
+            self.strides[place] = shape.stride
+        self.waiting.setdefault(device, []).append(_Entry(place, shape, descriptor, addresses))
         self.temporary += row.temporary
         if self.temporary >= MOST_TEMPORARY:
             self._launch()
@@ -203,12 +181,12 @@ class _Batch:
     def _launch(self) -> None:
         for device, entries in self.waiting.items():
             places = [entry.place for entry in entries]
-            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            with _there(device):
                 self.measured.append((places, _launch(entries, device, self.histograms)))
         self.waiting, self.temporary = {}, 0
 
 
-def _found(row: Descriptor, device: torch.device) -> tuple[list[int], _Combination] | None:
+def _found(row: Descriptor, device: torch.device) -> tuple[list[int], Combination] | None:
     """Where the tensors of a row lie, and what reads them; ``None`` where the kernels cannot."""
     if device.type != "cuda" and not _INTERPRETED:
         return None
@@ -219,158 +197,27 @@ def _found(row: Descriptor, device: torch.device) -> tuple[list[int], _Combinati
         if x is None:
             addresses.append(0)
             dtypes.append(None)
-        elif x.dtype in _DTYPES and x.device == device and x.numel() == row.numel:
+        elif x.dtype in DTYPES and x.device == device and x.numel() == row.numel:
             addresses.append(x.data_ptr())
             dtypes.append(x.dtype)
             aligned |= addresses[-1]
         else:
             return None
-    return addresses, _combination(tuple(dtypes), row.form & ~HAS_DECAY, aligned % 16 == 0)
+    return addresses, combination(tuple(dtypes), row.form & ~HAS_DECAY, aligned % 16 == 0)
 
 
-def _launch(entries: list[_Entry], device: torch.device, histograms: bool) -> Packed:
+_plans: dict[object, Plan] = {}
+
+
+def _launch(entries: Sequence[_Entry], device: torch.device, histograms: bool) -> Packed:
     """Measure rows of one device; the n-th of ``entries`` is the n-th row of the result."""
-    groups: dict[_Combination, list[int]] = {}
-    for place, entry in enumerate(entries):
-        groups.setdefault(entry.combination, []).append(place)
-    order = [place for places in groups.values() for place in places]
-    table, on_device = _send([entries[place] for place in order], order, device)
-    rows, blocks = len(entries), table.blocks
-    packed = Packed.room(rows, device, histograms=histograms)
-    counts = packed.counts
-    size = 0 if counts is None else counts.numel()
-    if size or on_device:
-        start: Any = begin[(triton.cdiv(max(size, rows * len(SCALARS)), 1024),)]
-        start(
-            table.device,
-            table.device if counts is None else counts,
-            rows,
-            size,
-            FETCH=on_device,
-            SIZE=1024,
-            enable_fp_fusion=True,
-        )
-    partials = torch.empty(FIGURES, blocks, dtype=torch.float64, device=device)
-    first, done = 0, 0
-    for combination, places in groups.items():
-        done += len(places)
-        after = int(table.facts[done, 3]) if done < rows else blocks
-        if after > first:
-            has_l2 = any(entries[place].row.scalars[_L2] for place in places)
-            _launch_combination(table, partials, counts, (first, after), combination, has_l2)
-        first = after
-    merge: Any = merge_blocks[(rows, triton.cdiv(FIGURES, MERGED))]
-    merge(table.device, partials, packed.figures, rows, blocks, SIZE=128, EACH=MERGED, enable_fp_fusion=True)
-    return packed
-
-
-def _launch_combination(
-    table: _Table,
-    partials: Tensor,
-    counts: Tensor | None,
-    blocks: tuple[int, int],
-    combination: _Combination,
-    has_l2: bool,
-) -> None:
-    each = combination.each
-    launch: Any = measure_blocks[(blocks[1] - blocks[0],)]
-    launch(
-        table.device,
-        partials,
-        partials if counts is None else counts,
-        len(table.facts),
-        table.blocks,
-        blocks[0],
-        *(None if dtype is None else _DTYPES[dtype] for dtype in combination.dtypes),
-        FORM=combination.form,
-        HAS_L2=has_l2,
-        ALIGNED=combination.aligned,
-        FAST=combination.fast,
-        HISTOGRAMS=counts is not None,
-        TILE=each * TILE_OF_ONE,
-        EACH=each,
-        WIDE=WIDE,
-        COUNTED=COUNTED,
-        num_warps=WARPS,
-        enable_fp_fusion=True,  # said, because its default differs between versions of Triton
-    )
-
-
-_tables: dict[object, _Table] = {}
-
-
-def _send(entries: list[_Entry], places: list[int], device: torch.device) -> tuple[_Table, bool]:
-    """Bring the table up to date in one copy; says whether it names numbers on the device."""
-    numbers, whereabouts = _scalars(entries, device)
+    shapes = tuple([entry.shape for entry in entries])
+    key = (device, _whose(device), shapes)
+    plan = _plans.pop(key, None) or Plan(shapes, device)
+    _plans[key] = plan
+    while len(_plans) > _KEPT:
+        del _plans[next(iter(_plans))]
     addresses = np.array([entry.addresses for entry in entries], dtype=np.int64)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    facts = tuple(
-        (e.row.numel, e.stride, e.block, p, e.combination) for e, p in zip(entries, places, strict=True)
-    )
-    # A stream, a thread: nobody overwrites a table that somebody else's kernel still reads.
-    key = (device, stream, threading.get_ident(), facts)
-    table = _tables.pop(key, None)
-    parts = [numbers.view(np.int64).ravel(), whereabouts.ravel()]
-    if table is None:
-        table, owners = _new_table(entries, places, addresses, device)
-        parts += [addresses.ravel(), table.facts.ravel(), owners]
-    elif not np.array_equal(addresses, table.addresses):
-        parts.append(addresses.ravel())
-    table.addresses, _tables[key] = addresses, table
-    while len(_tables) > _KEPT:
-        del _tables[next(iter(_tables))]
-    _copy(np.concatenate(parts), table.device)
-    return table, bool(whereabouts.any())
-
-
-def _copy(words: npt.NDArray[np.int64], table: Tensor) -> None:
-    """Overwrite the beginning of the table, without waiting."""
-    staged = torch.empty(len(words), dtype=torch.int64, pin_memory=table.device.type == "cuda")
-    staged.numpy()[:] = words
-    table[: len(words)].copy_(staged, non_blocking=True)
-
-
-def _new_table(
-    entries: list[_Entry], places: list[int], addresses: npt.NDArray[np.int64], device: torch.device
-) -> tuple[_Table, npt.NDArray[np.int64]]:
-    """A table that nothing was sent to yet, and the row of each block."""
-    numels = np.array([entry.row.numel for entry in entries], dtype=np.int64)
-    sizes = np.array([entry.block for entry in entries], dtype=np.int64)
-    blocks = -(-numels // sizes)
-    first = np.concatenate([[0], np.cumsum(blocks)[:-1]])
-    facts = np.stack([numels, [entry.stride for entry in entries], places, first, blocks, sizes], axis=1)
-    owners = np.repeat(np.arange(len(entries), dtype=np.int64), blocks)
-    size = len(entries) * (2 * len(SCALARS) + len(SLOTS)) + facts.size + len(owners)
-    return _Table(torch.empty(size, dtype=torch.int64, device=device), facts, len(owners), addresses), owners
-
-
-def _scalars(
-    entries: list[_Entry], device: torch.device
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """The numbers of all rows, and the addresses of those that only the device knows (odd: fp32)."""
-    whereabouts = np.zeros((len(entries), len(SCALARS)), dtype=np.int64)
-    numbers: list[Sequence[Scalar]] = []
-    for i, entry in enumerate(entries):
-        known: Sequence[Scalar] = entry.row.scalars
-        if not PLAIN.issuperset(map(type, known)):
-            settled = [_settled(value, device) for value in known]
-            entry.row.scalars = tuple(settled)  # kept alive until the launch
-            whereabouts[i] = [_whereabouts(value) for value in settled]
-            known = [0.0 if isinstance(value, Tensor) else value for value in settled]
-        numbers.append(known)
-    return np.array(numbers, dtype=np.float64), whereabouts
-
-
-def _settled(value: Scalar, device: torch.device) -> Scalar:
-    """A number, or a tensor on ``device`` that kernels can read."""
-    if type(value) in PLAIN or not isinstance(value, Tensor):
-        return value
-    if value.device != device:
-        if value.is_cpu:
-            return host_number(value)
-        value = value.to(device, non_blocking=True)
-    return value if value.dtype in (torch.float32, torch.float64) else value.double()
-
-
-def _whereabouts(value: Scalar) -> int:
-    return value.data_ptr() + (value.dtype == torch.float32) if isinstance(value, Tensor) else 0
+    each, one = np.arange(len(entries)), np.zeros(len(entries), dtype=np.int64)
+    numbers = Numbers.of([entry.row.scalars for entry in entries], each, one, device)
+    return plan.launch(addresses, numbers, histograms)
