@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lightning_adapt.dynamics.engines import ENGINES, Engine, find_engine, installed
 from lightning_adapt.dynamics.engines.descriptors import describe
-from lightning_adapt.dynamics.reading import Reading, take
 from lightning_adapt.dynamics.kept_rows import KeptRows
+from lightning_adapt.dynamics.reading import Reading, take
 from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows, members
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -149,9 +149,9 @@ def _flatness(result: Result, args: Any) -> Table:
     table = Table(
         "Flatness",
         "The fastest engine, as in training: step, reading, step, reading; all rows of a kind in turn. "
-        "÷ least: cost against the cheapest row, median over rounds. AdamW ÷ least: the same of a fused AdamW step on the same "
-        "tensors, in the same rounds. first ÷ least: of the first reading after another row's turn and one "
-        "step of its own, which is the only one from 100 M elements on.",
+        "÷ least: cost against the cheapest row, median over rounds. AdamW ÷ least: the same of a fused "
+        "AdamW step on the same tensors, in the same rounds. first ÷ least: of the first reading after "
+        "another row's turn and one step of its own, which is the only one from 100 M elements on.",
     )
     if args.quick:
         sizes, counts, each = [10**6, 2 * 10**6], [10, 100], 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import count
 from operator import attrgetter, is_, itemgetter
 from typing import Any
 from weakref import ref
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adapt.dynamics.canonical import Row
-from lightning_adapt.dynamics.engines.descriptors import SLOTS, Descriptor, describe
+from lightning_adapt.dynamics.engines.descriptors import Descriptor, describe
 from lightning_adapt.dynamics.engines.steady import Steady, SteadyRows
 from lightning_adapt.dynamics.family import Family, FamilyRow
 from lightning_adapt.dynamics.rows import NOTHING, Circumstances, Member, build_rows, family_of, view_of
@@ -25,10 +26,11 @@ _LONGEST_WAIT = 64
 class KeptRows:
     """The rows of an optimizer, reading after reading.
 
-    What is kept are facts, not tensors: which has which dtype, shape and place in a kernel's table. At each
-    reading the tensors are taken from the parameters and the optimizer anew. Where those of its state are the
-    very ones of the reading before, at the same addresses, and gradients look the same, rows are steady:
-    kernels are told addresses and the numbers of families, and nothing is made row by row.
+    What is kept are facts and weak references, not tensors: which has which dtype, shape and place in a
+    kernel's table. At each reading the tensors are taken from the parameters and the optimizer anew. Where
+    those of its state are the very ones of the reading before, at the same addresses, and gradients look the
+    same, rows are steady: kernels are told addresses and the numbers of families, and nothing is made row by
+    row.
 
     Args:
         optimizer: Any torch optimizer.
@@ -39,10 +41,18 @@ class KeptRows:
         self._kept: _Kept | None = None
         self._lost, self._wait = 0, 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy begins anew: tensors of copies are others."""
+        return KeptRows, (self._optimizer,)
+
+    def forget(self) -> None:
+        """Let go of all that is kept, with what engines made of it."""
+        self._kept = None
+
     def rows(
         self, members: Sequence[Member], now: Circumstances, *, whole: Collection[str] = ()
     ) -> Iterable[Row]:
-        """The rows of `build_rows`, which are `SteadyRows` where nothing has changed; without gradients.
+        """The rows of `build_rows`, which are `SteadyRows` where nothing has changed; without autograd.
 
         Args:
             members: The same object as before, unless they are others.
@@ -58,49 +68,78 @@ class KeptRows:
             if steady is not None:
                 self._lost = 0
                 return steady
-            # The first time that is worth a new try at once; where it goes on like that, ever less often.
-            self._kept, self._lost, self._wait = None, self._lost + 1, min((1 << self._lost) - 1, _LONGEST_WAIT)
+            self._lose()
         rows = build_rows(self._optimizer, members, now)
         self._wait -= 1
         return rows if self._wait >= 0 else self._noting(rows, seen)
 
+    def _lose(self) -> None:
+        """Once, that is worth a new try at once; where it goes on like that, ever less often."""
+        self._kept, self._lost = None, self._lost + 1
+        self._wait = min((1 << (self._lost - 1)) - 1, _LONGEST_WAIT)
+
     def _noting(self, rows: Iterable[Row], seen: _Seen) -> Iterator[Row]:
         """Pass ``rows`` on, and keep what there is to be kept if that goes for all of them."""
         noted: list[tuple[FamilyRow, Descriptor]] = []
+        goes = _is_ordinary(seen)
         for row in rows:
-            described = _plainly(row) if isinstance(row, FamilyRow) else None
-            if described is not None:
+            described = _as_read(row) if goes and isinstance(row, FamilyRow) else None
+            goes = described is not None
+            if described is not None and isinstance(row, FamilyRow):
                 noted.append((row, described))
             yield row
-        if noted and len(noted) == len(seen.members):
+        if goes and noted:
             self._kept = _kept(noted, seen)
+        else:
+            self._lose()
 
 
-def _plainly(row: FamilyRow) -> Descriptor | None:
+def _is_ordinary(seen: _Seen) -> bool:
+    """Whether there is nothing but real tensors in memory, the parameters on one device."""
+    held, fresh = _tensors(seen)
+    if not all(type(x) in _PLAIN for x in (*seen.parameters, *held, *fresh)):
+        return False
+    if any(x.layout != torch.strided for x in held) or any(x.is_complex() for x in seen.parameters):
+        return False
+    devices = {x.device for x in seen.parameters}
+    return len(devices) == 1 and devices.pop().type in ("cpu", "cuda")
+
+
+def _as_read(row: FamilyRow) -> Descriptor | None:
     """The descriptor of ``row`` if a kernel reads the very tensors of the row."""
     known = row.described
     if known is None:
         return None
-    described = describe(row)
-    for read, own in zip(described.tensors, (row.parameter, row.before, row.gradient, *known[2]), strict=True):
-        if own is not None and (read is None or read.data_ptr() != own.data_ptr()):
+    described, own = describe(row), (row.parameter, row.before, row.gradient, *known[2])
+    for read, x in zip(described.tensors, own, strict=True):
+        if x is not None and (x.device != row.parameter.device or read is None):
             return None
-        if own is not None and (type(own) not in _PLAIN or own.device != row.parameter.device):
+        if x is not None and read is not None and read.data_ptr() != x.data_ptr():
             return None
     return described
 
 
 _PLAIN = (Tensor, nn.Parameter)
+_DTYPE = attrgetter("dtype")
 _FACTS = attrgetter("dtype", "layout", "shape", "device")
 
 
 def _facts(tensors: Sequence[Tensor]) -> list[Any]:
     """What a kernel has to know of tensors beside their addresses."""
     facts: list[Any] = [*map(_FACTS, tensors)]
-    if all([fact[1] is torch.strided for fact in facts]):  # others have no strides
+    if all(fact[1] is torch.strided for fact in facts):  # others have no strides
         facts += map(Tensor.stride, tensors)
         facts += map(Tensor.is_neg, tensors)
     return facts
+
+
+def _forms(tensors: Sequence[Tensor]) -> list[Any]:
+    """What a kernel has to know of tensors that are the very ones of before, at the same addresses."""
+    contiguous = [*map(Tensor.is_contiguous, tensors)]
+    forms: list[Any] = [*map(_DTYPE, tensors), *map(Tensor.numel, tensors), *contiguous]
+    if not all(contiguous):
+        forms += [(x.shape, x.stride()) for x in tensors]
+    return forms
 
 
 class _Seen:
@@ -115,24 +154,19 @@ class _Seen:
         self.states = [state.get(parameter, NOTHING) for parameter in self.parameters]
         self.names = [*map(tuple, self.states)]
         self.held = [value for state in self.states for value in state.values()]
-        self.fresh = [parameter.grad for parameter in self.parameters]
-        if before is not None:
-            self.fresh += [before.get(id(parameter)) for parameter in self.parameters]
+        self.gradients = [parameter.grad for parameter in self.parameters]
+        self.befores = None if before is None else [before.get(id(x)) for x in self.parameters]
 
-    def own(self, at: int, family: Family) -> list[Tensor | None]:
-        """The tensors of a row, one for each of `SLOTS`."""
-        state = self.states[at]
-        return [self.parameters[at], self.before(at), self.fresh[at], *[name and state[name] for name in family.names]]
-
-    def before(self, at: int) -> Tensor | None:
-        """A parameter from before the step."""
-        return None if self.now.before is None else self.fresh[len(self.parameters) + at]
+    @property
+    def fresh(self) -> list[Tensor | None]:
+        """Those that are others at each step."""
+        return self.gradients if self.befores is None else self.gradients + self.befores
 
     def rows(self, families: Sequence[Family], steady: Steady) -> Iterator[Row]:
         """The rows one by one, for whoever wants to see them."""
         for at, info in enumerate(steady.infos):
             family, parameter = families[steady.families[at]], self.parameters[at].detach()
-            before, gradient = self.before(at), self.fresh[at]
+            before, gradient = None if self.befores is None else self.befores[at], self.gradients[at]
             yield family.row(info, parameter, before, gradient, self.states[at], steady.places[at])
 
 
@@ -143,18 +177,17 @@ class _Kept:
         seen: When they were built.
         families: Of the rows.
         steady: What kernels make use of.
-        slots: Where in `_addresses` are those of each row's tensors.
+        slots: Where the tensors of each row are among the parameters, the tensors of all states and those
+            that are others at each step, one after the other; -1 for none.
     """
 
-    def __init__(
-        self, seen: _Seen, families: Sequence[Family], steady: Steady, slots: Sequence[int]
-    ) -> None:
+    def __init__(self, seen: _Seen, families: Sequence[Family], steady: Steady, slots: Sequence[int]) -> None:
         self._members, self._names = seen.members, seen.names
         self._types = _types(seen)
         held, fresh = _tensors(seen)
+        lasting = [*seen.parameters, *held]
         self._held = [ref(x).__call__ for x in held]
-        self._contiguous = [*map(Tensor.is_contiguous, [*seen.parameters, *held])]
-        self._addresses = [*map(Tensor.data_ptr, [*seen.parameters, *held])]
+        self._addresses, self._forms = [*map(Tensor.data_ptr, lasting)], _forms(lasting)
         self._facts = _facts(fresh)
         self._families = [(family.names, family.form) for family in families]
         self._founders = [steady.families.index(place) for place in range(len(families))]
@@ -165,14 +198,11 @@ class _Kept:
         if seen.members is not self._members or seen.names != self._names or _types(seen) != self._types:
             return None
         held, fresh = _tensors(seen)
+        if not all(map(is_, held, [known() for known in self._held])):
+            return None
         lasting = [*seen.parameters, *held]
         addresses = [*map(Tensor.data_ptr, lasting)]
-        if (
-            addresses != self._addresses
-            or not all(map(is_, held, [known() for known in self._held]))
-            or [*map(Tensor.is_contiguous, lasting)] != self._contiguous
-            or _facts(fresh) != self._facts
-        ):
+        if addresses != self._addresses or _forms(lasting) != self._forms or _facts(fresh) != self._facts:
             return None
         families = self._asked(seen, rule)
         if families is None:
@@ -217,14 +247,8 @@ def _only_tensors(values: Sequence[Any]) -> list[Tensor]:
 
 def _kept(noted: Sequence[tuple[FamilyRow, Descriptor]], seen: _Seen) -> _Kept:
     """What there is to know of rows."""
-    held, fresh = _tensors(seen)
-    places = {id(x): place for place, x in enumerate([*seen.parameters, *held, *fresh])}
     families = [*{id(row.family): row.family for row, _ in noted}.values()]
     order = {id(family): place for place, family in enumerate(families)}
-    slots: list[int] = []
-    for at, (row, described) in enumerate(noted):
-        own = seen.own(at, row.family)
-        slots += [-1 if x is None else places[id(x)] for x in own]
     steady = Steady(
         infos=tuple([row.info for row, _ in noted]),
         dtypes=tuple([tuple([x if x is None else x.dtype for x in each.tensors]) for _, each in noted]),
@@ -233,4 +257,22 @@ def _kept(noted: Sequence[tuple[FamilyRow, Descriptor]], seen: _Seen) -> _Kept:
         places=tuple([row.place for row, _ in noted]),
         device=noted[0][0].parameter.device,
     )
-    return _Kept(seen, families, steady, slots)
+    return _Kept(seen, families, steady, _slots([row.family for row, _ in noted], seen))
+
+
+def _slots(families: Sequence[Family], seen: _Seen) -> list[int]:
+    """See `_Kept`. By position: one tensor may be the gradient of two parameters for once."""
+    numbers = count()
+    parameters = [next(numbers) for _ in seen.parameters]
+    states = [{k: _place(x, numbers) for k, x in state.items()} for state in seen.states]
+    gradients = [_place(x, numbers) for x in seen.gradients]
+    befores = [_place(x, numbers) for x in seen.befores or [None] * len(parameters)]
+    slots: list[int] = []
+    for at, family in enumerate(families):
+        slots += (parameters[at], befores[at], gradients[at])
+        slots += [-1 if name is None else states[at][name] for name in family.names]
+    return slots
+
+
+def _place(x: object, numbers: Iterator[int]) -> int:
+    return next(numbers) if isinstance(x, Tensor) else -1

@@ -132,6 +132,7 @@ class DynamicsProbe:
         """Remove the hooks and let go of what was kept for the next reading."""
         self._hooks.detach()
         self._armed = None
+        self._rows.forget()
 
     def __enter__(self) -> Self:
         """Attach."""

@@ -177,7 +177,7 @@ class _Families:
 
 
 def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | None:
-    """The family that a parameter with stored, dense tensors founds; ``None`` if some have to be made for it."""
+    """The family that a parameter with dense tensors founds; ``None`` if some have to be made for it."""
     if _reads(rule, view) != "stored":
         return None
     step = canonical_step(rule, view)

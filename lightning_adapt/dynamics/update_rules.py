@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -100,7 +100,6 @@ def register_rule(
 
     def register(read: _F) -> _F:
         _RULES[optimizer_class] = UpdateRule(read, remembered, reads, prepare, exact, shared)
-        _nearest.cache_clear()
         return read
 
     return register
@@ -120,11 +119,7 @@ def rule_for(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> 
         True
     """
     _register_all()
-    return _nearest(optimizer if isinstance(optimizer, type) else type(optimizer))
-
-
-@lru_cache(maxsize=64)  # asked at every reading
-def _nearest(cls: type[torch.optim.Optimizer]) -> UpdateRule | None:
+    cls = optimizer if isinstance(optimizer, type) else type(optimizer)
     base = next((base for base in cls.__mro__ if base in _RULES), None)
     if base is None:
         return None

@@ -406,7 +406,9 @@ def test_torch_launches_nothing_but_one_for_scalars(scalars: int, monkeypatch: p
 def test_only_what_changed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     copy = triton_launch.copy
-    monkeypatch.setattr(triton_launch, "copy", lambda words, table: (sent.append(len(words)), copy(words, table)))
+    monkeypatch.setattr(
+        triton_launch, "copy", lambda words, table: (sent.append(len(words)), copy(words, table))
+    )
     rows = [_row(20), _row(70)]
     numbers, addresses, facts = 2 * 2 * len(SCALARS), 2 * 8, 2 * 6 + 3
     first = engine.measure(rows)

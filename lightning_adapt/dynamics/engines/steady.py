@@ -1,4 +1,4 @@
-"""Rows that are as they were at the reading before: of these, kernels need only addresses and numbers anew."""
+"""Rows that are as they were at the reading before: kernels need only addresses and numbers anew."""
 
 from __future__ import annotations
 
@@ -53,7 +53,11 @@ class Steady:
 
 def sampled(infos: Sequence[RowInfo], strides: Sequence[int]) -> tuple[RowInfo, ...]:
     """Rows whose histograms are of every so-manyth element; no ``strides``: of all."""
-    return tuple([_sampled(info, stride) for info, stride in zip(infos, strides, strict=True)]) if strides else tuple(infos)
+    return (
+        tuple([_sampled(info, stride) for info, stride in zip(infos, strides, strict=True)])
+        if strides
+        else tuple(infos)
+    )
 
 
 @lru_cache(maxsize=1 << 14)  # the same for every reading of a run

@@ -28,7 +28,14 @@ from lightning_adapt.dynamics.engines.descriptors import HAS_DECAY, SLOTS, Descr
 from lightning_adapt.dynamics.engines.packed import Packed, concatenated
 from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.engines.triton_kernel import measure_blocks
-from lightning_adapt.dynamics.engines.triton_launch import DTYPES, Combination, Numbers, Plan, Shape, combination
+from lightning_adapt.dynamics.engines.triton_launch import (
+    DTYPES,
+    Combination,
+    Numbers,
+    Plan,
+    Shape,
+    combination,
+)
 from lightning_adapt.dynamics.histograms import sample_stride
 
 #: Elements of a block: what one program measures. Large, so that figures of blocks are few bytes beside the
@@ -101,6 +108,8 @@ def _steadily(rows: SteadyRows, histograms: bool) -> Packed:
     key = ("triton", histograms, aligned.tobytes(), _whose(steady.device))
     with _there(steady.device):
         if key not in steady.plans:
+            if len(steady.plans) > _KEPT:
+                steady.plans.clear()
             each = zip(steady.dtypes, steady.forms, aligned.tolist(), strict=True)
             read_by = [combination(dtypes, form & ~HAS_DECAY, even) for dtypes, form, even in each]
             about = zip(steady.infos, steady.numels, read_by, strict=True)

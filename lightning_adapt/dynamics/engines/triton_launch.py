@@ -81,8 +81,14 @@ def combination(dtypes: tuple[torch.dtype | None, ...], form: int, aligned: bool
 
 
 class Shape(NamedTuple):
-    """What there is to know of a row beside its addresses and numbers: elements, which are counted, in blocks
-    of what size, and what reads them."""
+    """What there is to know of a row beside its addresses and numbers.
+
+    Args:
+        numel: Elements.
+        stride: Every so-manyth is counted.
+        block: Elements that one program measures.
+        combination: What reads them.
+    """
 
     numel: int
     stride: int
@@ -92,7 +98,13 @@ class Shape(NamedTuple):
 
 @dataclass
 class Numbers:
-    """The numbers of rows, and the addresses of those that only the device knows (odd: fp32), one a scalar."""
+    """The numbers of rows, one for each of `SCALARS`.
+
+    Args:
+        known: Shape ``(rows, SCALARS)``, float64.
+        whereabouts: Of the same shape, int64: addresses of those that only the device knows (odd: fp32).
+        alive: What lies there.
+    """
 
     known: FloatArray
     whereabouts: IntArray
@@ -250,8 +262,8 @@ class Plan:
             parts += [addresses.ravel(), self._facts.ravel(), self._owners]
         elif not np.array_equal(addresses, self._sent):
             parts.append(addresses.ravel())
-        self._sent = addresses
         copy(np.concatenate(parts), self._table)
+        self._sent = addresses
 
 
 def copy(words: npt.NDArray[np.int64], table: Tensor) -> None:

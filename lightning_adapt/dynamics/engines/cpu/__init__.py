@@ -125,6 +125,7 @@ class _Plan:
     def __init__(self, sizes: tuple[int, ...], strides: tuple[int, ...], facts: array[int]) -> None:
         self._sizes, self._strides, self._facts = sizes, strides, facts
         self._threads = 0
+        self._spare: list[array[int]] = []
 
     @classmethod
     def of(cls, steady: Steady, histograms: bool) -> _Plan | None:
@@ -142,18 +143,24 @@ class _Plan:
         """Measure all rows on all threads that torch has."""
         threads = torch.get_num_threads()
         if threads != self._threads:
-            self._cut, self._threads = tasks_of(self._sizes, self._strides, threads), threads
-            self._beside = room_beside(self._cut)
+            self._cut, self._spare = tasks_of(self._sizes, self._strides, threads), []
+            self._threads = threads
+        cut, spare = self._cut, self._spare
+        try:
+            beside = spare.pop()  # nobody else has it now
+        except IndexError:
+            beside = room_beside(cut, histograms=any(self._strides))
         packed = Packed.room(len(self._sizes), _HOST, histograms=histograms)
         packed.strides = [max(stride, 1) for stride in self._strides]
         at = packed.memory.data_ptr()
         counts = at + packed.layout.split
-        run(self._cut, self._beside, self._facts, addresses, numbers, at, counts)
+        run(cut, beside, self._facts, addresses, numbers, at, counts)
+        spare.append(beside)
         return packed
 
 
 def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
-    """Measure ``rows``, of which only addresses and numbers are new; ``None`` if the pass cannot read them."""
+    """Measure ``rows``, of which addresses and numbers are new; ``None`` if the pass cannot read them."""
     plans, key = rows.steady.plans, ("numba", histograms)
     if key not in plans:
         plans[key] = _Plan.of(rows.steady, histograms)

@@ -28,7 +28,7 @@ _MOVED_SHIFT, _MOVED_FIRST = 20 - UPDATE.mantissa_bits, UPDATE.first_key
 
 @intrinsic
 def _bin_of(_: Any, x: Any, shift: Any, first: Any) -> Any:
-    """The bin of a float64, in 32 bits all along; left to itself Numba computes in 64, half as many at once."""
+    """The bin of a float64, in 32 bits all along: Numba's own integers have 64, of which half fit at once."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         wide, half = ir.IntType(64), ir.IntType(32)
@@ -92,13 +92,17 @@ def _is_plain(kinds: Any, numbers: Any, form: int) -> bool:
         return False
     if form & (IS_ROOT | EPS_INSIDE | EPS_CLAMP | PRECONDITIONED) or not form & CANONICAL:
         return False
-    return kinds[SLOT.second_moment] != 0 and numbers[SCALAR.adaptive] != 0 and numbers[SCALAR.applied] != 0
+    return bool(
+        kinds[SLOT.second_moment] != 0 and numbers[SCALAR.adaptive] != 0 and numbers[SCALAR.applied] != 0
+    )
 
 
 @exactly
 def _plainly(x: Any, n: int, kinds: Any, numbers: Any, weight: int, bins: Any, counts: Any) -> bool:
-    """What most steps need, without a detour through memory; ``False`` if something is NaN: nothing is counted."""
-    unknown = _bins_measured(x, n, numbers, bins) if kinds[SLOT.before] else _bins_predicted(x, n, numbers, bins)
+    """What most steps need, without a detour through memory; ``False`` if any is NaN, and nothing counted."""
+    unknown = (
+        _bins_measured(x, n, numbers, bins) if kinds[SLOT.before] else _bins_predicted(x, n, numbers, bins)
+    )
     if unknown:
         return False
     rates, hats, moves = counts[0], counts[1], counts[2]

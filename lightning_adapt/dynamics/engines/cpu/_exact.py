@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from lightning_adapt.dynamics.engines.cpu._compiled import SCALAR, SLOT, exactly
 from lightning_adapt.dynamics.engines.descriptors import (
     CANONICAL,

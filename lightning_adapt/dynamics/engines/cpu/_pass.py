@@ -69,7 +69,9 @@ def _exact_block(addresses: Any, at: int, n: int, row: Any, sound: bool, room: A
         _counting.count(wide, n, kinds, numbers, form, 1, filled, bins, out[1])
         return
     _exact.elementwise(wide, n, kinds, numbers, form, filled)
-    _exact_figures.add(wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0])
+    _exact_figures.add(
+        wide, n, kinds, numbers, form, smallest_normal(kinds[SLOT.second_moment]), filled, out[0]
+    )
     if stride == 1:
         _counting.count_filled(filled, n, kinds, form, 1, bins, out[1])
 
@@ -164,7 +166,7 @@ def _counts(job: Any, place: int, thread: int) -> Any:
 
 
 @exactly
-def _of_thread(job: Any, place: int, thread: int) -> int:
+def _of_thread(job: Any, place: int, thread: int) -> Any:
     return (-1 - place) * job[_JOB.n_threads] + thread
 
 
@@ -210,7 +212,16 @@ def _pieces(job: Any, cursor: int, room: Any) -> None:
                 last = task[_TASK.counts]
                 if last < 0:
                     touched[_of_thread(job, last, thread)] = 1
-            _task(addresses[index], task[_TASK.start], task[_TASK.stop], row, kept, fast, exact, (figures, counts))
+            _task(
+                addresses[index],
+                task[_TASK.start],
+                task[_TASK.stop],
+                row,
+                kept,
+                fast,
+                exact,
+                (figures, counts),
+            )
         if following(cursor + 8 * _JOB.done) == len(pieces) - 1:
             _merge(job, tasks, rows)
         piece = following(cursor)
@@ -292,11 +303,10 @@ def _compiled() -> Compiled:
 _COUNTS_SIZE = 4 * _HISTOGRAMS * WIDTH
 
 
-def room_beside(cut: Tasks) -> array[int]:
+def room_beside(cut: Tasks, *, histograms: bool) -> array[int]:
     """Memory for what stands beside the rows until it is merged, see `Tasks`; all 0."""
-    each = 8 + _COUNTS_SIZE
-    size = 8 * FIGURES * cut.figures + _COUNTS_SIZE * cut.counts + each * cut.shared * cut.threads
-    return array("b", (0,)) * size
+    counts = _COUNTS_SIZE * cut.counts + (_COUNTS_SIZE + 8) * cut.shared * cut.threads
+    return array("b", (0,)) * (8 * FIGURES * cut.figures + (counts if histograms else 0))
 
 
 def run(
@@ -324,6 +334,8 @@ def run(
     of_threads = counts_beside + _COUNTS_SIZE * cut.counts
     touched = of_threads + _COUNTS_SIZE * cut.shared * cut.threads
     job = array("q", (0, 0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks), cut.threads, cut.shared))
-    job.extend((rows.buffer_info()[0], addresses.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW))
+    job.extend(
+        (rows.buffer_info()[0], addresses.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW)
+    )
     job.extend((figures, counts, figures_beside, counts_beside, of_threads, touched))
     together(_compiled(), job.buffer_info()[0], cut.threads if len(cut.pieces) > 1 else 1)

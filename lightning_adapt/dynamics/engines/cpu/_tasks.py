@@ -61,7 +61,8 @@ def tasks_of(sizes: tuple[int, ...], strides: tuple[int, ...], threads: int) -> 
     thread_counts = np.cumsum(shared)  # numbers them from 1
     begins, figures, counts = set(pieces[:, 0].tolist()), len(sizes), len(sizes)
     for at in range(len(tasks)):
-        row, first = tasks[at, 0], at == 0 or tasks[at, 0] != tasks[at - 1, 0]
+        row = int(tasks[at, 0])
+        first = at == 0 or row != int(tasks[at - 1, 0])
         if not first:
             tasks[at, 3], figures = figures, figures + 1
         if shared[row]:
@@ -77,8 +78,10 @@ def tasks_of(sizes: tuple[int, ...], strides: tuple[int, ...], threads: int) -> 
 def _shared(tasks: IntArray, pieces: IntArray, threads: int) -> npt.NDArray[np.bool_]:
     """Which rows are in more pieces than there are threads."""
     rows, piece = tasks[:, 0], np.repeat(np.arange(len(pieces)), pieces[:, 1] - pieces[:, 0])
-    starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
-    return piece[np.append(starts[1:], len(tasks)) - 1] - piece[starts] >= threads
+    starts = np.append(0, 1 + np.flatnonzero(rows[1:] != rows[:-1]))
+    lasts = np.append(starts[1:], len(tasks)) - 1
+    shared: npt.NDArray[np.bool_] = piece[lasts] - piece[starts] >= threads
+    return shared
 
 
 def _ends(size: int) -> list[tuple[int, int]]:
