@@ -35,15 +35,23 @@ def test_every_element_is_in_one_task_and_every_row_has_its_place(
     for piece, (first, end) in enumerate(cut.pieces.tolist()):
         piece_of |= dict.fromkeys(range(first, end), piece)
     assert list(piece_of) == list(range(len(cut.tasks)))
+    pieces_of: dict[int, set[int]] = {}
+    for at, row in enumerate(cut.tasks[:, 0].tolist()):
+        pieces_of.setdefault(row, set()).add(piece_of[at])
+    shared = [row for row, pieces in pieces_of.items() if len(pieces) > threads]
     for at, (row, start, stop, figures, counts) in enumerate(cut.tasks.tolist()):
         assert start == seen[row] <= stop <= start + _tasks.TASK
         seen[row] = stop
         if start == 0:
-            assert figures == counts == row
-            continue
-        assert figures not in more_figures
-        more_figures.add(figures)
-        if piece_of[at] == piece_of[at - 1]:
+            assert figures == row
+        else:
+            assert figures not in more_figures
+            more_figures.add(figures)
+        if row in shared:
+            assert counts == -1 - shared.index(row)
+        elif start == 0:
+            assert counts == row
+        elif piece_of[at] == piece_of[at - 1]:
             assert counts == cut.tasks[at - 1, 4]
         else:
             assert counts not in more_counts
@@ -51,6 +59,7 @@ def test_every_element_is_in_one_task_and_every_row_has_its_place(
     assert seen == sizes
     assert more_figures == set(range(rows, rows + cut.figures))
     assert more_counts == set(range(rows, rows + cut.counts))
+    assert (cut.shared, cut.threads) == (len(shared), threads)
 
 
 def _counts(packed: Packed) -> Tensor:
