@@ -11,7 +11,8 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import Row, Scalar
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from lightning_adapt.dynamics.engines.cpu._pass import room_beside, run
+from lightning_adapt.dynamics.engines.cpu._job import room_beside
+from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
 from lightning_adapt.dynamics.engines.packed import Packed, concatenated

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections import namedtuple
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +21,6 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     SCALAR,
     SLOT,
     STRIP,
-    counts_at,
     doubles,
     doubles_at,
     exactly,
@@ -31,12 +29,25 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     integers,
     smallest_normal,
 )
+from lightning_adapt.dynamics.engines.cpu._job import (
+    FORM,
+    JOB,
+    NUMBERS,
+    ROW,
+    STRIDE,
+    TASK,
+    counts_of,
+    figures_of,
+    job_of,
+    merge,
+    of_thread,
+    touched_in,
+)
 from lightning_adapt.dynamics.engines.cpu._tasks import Tasks
 from lightning_adapt.dynamics.engines.cpu._team import Compiled, together
 from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
 from lightning_adapt.dynamics.engines.packed import ADDED as SUMMED
-from lightning_adapt.dynamics.engines.packed import FIGURES
-from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
+from lightning_adapt.dynamics.histograms import HISTOGRAMS
 
 _SLOTS = len(SLOTS)
 _WORTH = 4 * BLOCK  # elements: for less the fast way does not pay
@@ -132,50 +143,6 @@ def _task(
         _fast.put(covered, row[:3], plan, fast.sums, fast.tops, out[0])
 
 
-ROW = _SLOTS + 3
-"""Whole numbers of a row: kinds of its tensors, form of its step, stride of its histograms, which numbers."""
-_FORM, _STRIDE, _NUMBERS = range(_SLOTS, ROW)
-JOB: Any = namedtuple(
-    "JOB",
-    "cursor done thread pieces tasks n_pieces n_tasks n_threads n_shared rows addresses numbers n_rows "
-    "figures counts more_figures more_counts thread_counts touched",
-)
-"""What `run` is given: the next piece, how many are done, the next thread, then addresses and sizes."""
-_JOB: Any = JOB(*range(len(JOB._fields)))
-_TASK: Any = namedtuple("TASK", "row start stop figures counts")(*range(5))
-
-
-@exactly
-def _figures(job: Any, place: int) -> Any:
-    """Figures of a row, or those beside them."""
-    rows = job[_JOB.n_rows]
-    own = place < rows
-    address = job[_JOB.figures] if own else job[_JOB.more_figures]
-    return doubles_at(address + 8 * FIGURES * (place if own else place - rows), FIGURES)
-
-
-@exactly
-def _counts(job: Any, place: int, thread: int) -> Any:
-    """Counts of a row, or those beside them, or (below 0) those that a thread has for a row."""
-    rows = job[_JOB.n_rows]
-    if place < 0:
-        return counts_at(job[_JOB.thread_counts], _of_thread(job, place, thread), _HISTOGRAMS, WIDTH)
-    if place < rows:
-        return counts_at(job[_JOB.counts], place, _HISTOGRAMS, WIDTH)
-    return counts_at(job[_JOB.more_counts], place - rows, _HISTOGRAMS, WIDTH)
-
-
-@exactly
-def _of_thread(job: Any, place: int, thread: int) -> Any:
-    return (-1 - place) * job[_JOB.n_threads] + thread
-
-
-@exactly
-def _touched(job: Any) -> Any:
-    """Which threads have counts of which row."""
-    return integers(job[_JOB.touched], job[_JOB.n_shared] * job[_JOB.n_threads], 1)
-
-
 @exactly
 def _clear(kinds: Any, dirty: Any, narrow: Any, kept: Any) -> None:
     """Make what is absent read as 0."""
@@ -189,73 +156,42 @@ def _clear(kinds: Any, dirty: Any, narrow: Any, kept: Any) -> None:
 def _pieces(job: Any, cursor: int, room: Any) -> None:
     """Measure pieces of rows until none is left that no other thread has taken; merge after the last."""
     narrow, kept, dirty, found, exact, fast = room
-    pieces = integers(job[_JOB.pieces], job[_JOB.n_pieces], 2)
-    tasks = integers(job[_JOB.tasks], job[_JOB.n_tasks], len(_TASK))
-    rows = integers(job[_JOB.rows], job[_JOB.n_rows], ROW)
-    addresses = integers(job[_JOB.addresses], job[_JOB.n_rows], _SLOTS)
-    touched, thread, last = _touched(job), following(cursor + 8 * _JOB.thread), len(tasks)
+    pieces = integers(job[JOB.pieces], job[JOB.n_pieces], 2)
+    tasks = integers(job[JOB.tasks], job[JOB.n_tasks], len(TASK))
+    rows = integers(job[JOB.rows], job[JOB.n_rows], ROW)
+    addresses = integers(job[JOB.addresses], job[JOB.n_rows], _SLOTS)
+    touched, thread, last = touched_in(job), following(cursor + 8 * JOB.thread), len(tasks)
     piece = following(cursor)
     while piece < len(pieces):
         for at in range(pieces[piece, 0], pieces[piece, 1]):
             task = tasks[at]
-            index = task[_TASK.row]
-            which = rows[index, _NUMBERS]
-            numbers = doubles_at(job[_JOB.numbers] + 8 * which * len(SCALARS), len(SCALARS))
+            index = task[TASK.row]
+            which = rows[index, NUMBERS]
+            numbers = doubles_at(job[JOB.numbers] + 8 * which * len(SCALARS), len(SCALARS))
             kinds = rows[index, :_SLOTS]
-            row = (kinds, numbers, rows[index, _FORM], rows[index, _STRIDE])
+            row = (kinds, numbers, rows[index, FORM], rows[index, STRIDE])
             _clear(kinds, dirty, narrow, kept)
             found[:] = 0.0  # which also keeps it alive: the compiler sees no use of an address
-            figures, counts = _figures(job, task[_TASK.figures]), _counts(job, task[_TASK.counts], thread)
+            figures, counts = figures_of(job, task[TASK.figures]), counts_of(job, task[TASK.counts], thread)
             figures[:SUMMED], figures[SUMMED:] = 0.0, -np.inf
-            if row[3] > 0 and task[_TASK.counts] != last:
+            if row[3] > 0 and task[TASK.counts] != last:
                 counts[:] = 0
-                last = task[_TASK.counts]
+                last = task[TASK.counts]
                 if last < 0:
-                    touched[_of_thread(job, last, thread)] = 1
+                    touched[of_thread(job, last, thread)] = 1
             _task(
                 addresses[index],
-                task[_TASK.start],
-                task[_TASK.stop],
+                task[TASK.start],
+                task[TASK.stop],
                 row,
                 kept,
                 fast,
                 exact,
                 (figures, counts),
             )
-        if following(cursor + 8 * _JOB.done) == len(pieces) - 1:
-            _merge(job, tasks, rows)
+        if following(cursor + 8 * JOB.done) == len(pieces) - 1:
+            merge(job, tasks, rows)
         piece = following(cursor)
-
-
-@exactly
-def _merge(job: Any, tasks: Any, rows: Any) -> None:
-    """Add what stands beside the rows to the rows."""
-    n, merged = len(rows), len(rows) - 1
-    for at in range(len(tasks)):
-        row, place = tasks[at, _TASK.row], tasks[at, _TASK.counts]
-        own = tasks[at, _TASK.figures] < n
-        if not own:
-            into, figures = _figures(job, row), _figures(job, tasks[at, _TASK.figures])
-            into[:SUMMED] += figures[:SUMMED]
-            into[SUMMED:] = np.maximum(into[SUMMED:], figures[SUMMED:])
-        if place > merged and rows[row, _STRIDE] > 0:
-            counted, counts = _counts(job, row, 0), _counts(job, place, 0)
-            counted += counts
-            merged = place
-        elif place < 0 and own and rows[row, _STRIDE] > 0:
-            _merge_threads(job, row, place)
-
-
-@exactly
-def _merge_threads(job: Any, row: int, place: int) -> None:
-    """Add up the counts that threads have for a row."""
-    touched, counted = _touched(job), _counts(job, row, 0)
-    counted[:] = 0
-    for thread in range(job[_JOB.n_threads]):
-        if touched[_of_thread(job, place, thread), 0]:
-            touched[_of_thread(job, place, thread)] = 0  # as it was before
-            counts = _counts(job, place, thread)
-            counted += counts
 
 
 def _compile(version: str) -> Any:
@@ -274,7 +210,7 @@ def _compile(version: str) -> Any:
         fast = _fast.Room(
             narrow.ctypes.data, found.ctypes.data, sound, np.empty(len(SUM)), np.empty(len(TOP))
         )
-        job = carray(address, (len(_JOB),), np.int64)
+        job = carray(address, (len(JOB),), np.int64)
         dirty = np.ones(_SLOTS, np.bool_)
         _pieces(job, job.ctypes.data, (narrow, kept, dirty, found, exact, fast))
 
@@ -300,15 +236,6 @@ def _compiled() -> Compiled:
     return Compiled(_compile(version()))
 
 
-_COUNTS_SIZE = 4 * _HISTOGRAMS * WIDTH
-
-
-def room_beside(cut: Tasks, *, histograms: bool) -> array[int]:
-    """Memory for what stands beside the rows until it is merged, see `Tasks`; all 0."""
-    counts = _COUNTS_SIZE * cut.counts + (_COUNTS_SIZE + 8) * cut.shared * cut.threads
-    return array("b", (0,)) * (8 * FIGURES * cut.figures + (counts if histograms else 0))
-
-
 def run(
     cut: Tasks,
     beside: array[int],
@@ -322,20 +249,12 @@ def run(
 
     Args:
         cut: The pieces, and the tasks they are made of.
-        beside: From `room_beside`.
+        beside: From `_job.room_beside`.
         rows: `ROW` for each row.
         addresses: Of the tensors of each row, one for each of `SLOTS`.
         numbers: `SCALARS` once for all rows that have the same.
         figures: Address of `FIGURES` for each row, float64.
         counts: Address of the histograms of each row, int32; anything where no row has a stride.
     """
-    figures_beside = beside.buffer_info()[0]
-    counts_beside = figures_beside + 8 * FIGURES * cut.figures
-    of_threads = counts_beside + _COUNTS_SIZE * cut.counts
-    touched = of_threads + _COUNTS_SIZE * cut.shared * cut.threads
-    job = array("q", (0, 0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks), cut.threads, cut.shared))
-    job.extend(
-        (rows.buffer_info()[0], addresses.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW)
-    )
-    job.extend((figures, counts, figures_beside, counts_beside, of_threads, touched))
+    job = job_of(cut, beside, rows, addresses, numbers, figures, counts)
     together(_compiled(), job.buffer_info()[0], cut.threads if len(cut.pieces) > 1 else 1)
