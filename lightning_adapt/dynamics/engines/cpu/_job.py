@@ -21,7 +21,7 @@ ROW = len(SLOTS) + 3
 """Whole numbers of a row: kinds of its tensors, form of its step, stride of its histograms, which numbers."""
 FORM, STRIDE, NUMBERS = range(len(SLOTS), ROW)
 _FIELDS = namedtuple(
-    "JOB",
+    "_FIELDS",
     "cursor done thread pieces tasks n_pieces n_tasks n_threads n_shared rows addresses numbers n_rows "
     "figures counts more_figures more_counts thread_counts touched",
 )
