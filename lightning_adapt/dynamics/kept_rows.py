@@ -83,10 +83,10 @@ class KeptRows:
         noted: list[tuple[FamilyRow, Descriptor]] = []
         goes = _is_ordinary(seen)
         for row in rows:
-            described = _as_read(row) if goes and isinstance(row, FamilyRow) else None
-            goes = described is not None
-            if described is not None and isinstance(row, FamilyRow):
-                noted.append((row, described))
+            note = _noted(row) if goes else None
+            goes = note is not None
+            if note is not None:
+                noted.append(note)
             yield row
         if goes and noted:
             self._kept = _kept(noted, seen)
@@ -105,10 +105,10 @@ def _is_ordinary(seen: _Seen) -> bool:
     return len(devices) == 1 and devices.pop().type in ("cpu", "cuda")
 
 
-def _as_read(row: FamilyRow) -> Descriptor | None:
-    """The descriptor of ``row`` if a kernel reads the very tensors of the row."""
+def _noted(row: Row) -> tuple[FamilyRow, Descriptor] | None:
+    """The row of a family, described, if a kernel reads the very tensors of the row."""
     known = row.described
-    if known is None:
+    if known is None or not isinstance(row, FamilyRow):
         return None
     described, own = describe(row), (row.parameter, row.before, row.gradient, *known[2])
     for read, x in zip(described.tensors, own, strict=True):
@@ -116,7 +116,7 @@ def _as_read(row: FamilyRow) -> Descriptor | None:
             return None
         if x is not None and read is not None and read.data_ptr() != x.data_ptr():
             return None
-    return described
+    return row, described
 
 
 _PLAIN = (Tensor, nn.Parameter)

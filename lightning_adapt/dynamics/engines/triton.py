@@ -52,7 +52,7 @@ _KEPT = 16
 _INTERPRETED = not isinstance(measure_blocks, triton.JITFunction)
 
 
-def measure(rows: Iterable[Row] | SteadyRows, *, histograms: bool = True) -> Packed:
+def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
     """Measure ``rows`` with Triton kernels; rows that these cannot read are measured by `eager`.
 
     Args:

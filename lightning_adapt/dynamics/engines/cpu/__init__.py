@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import Row, Scalar
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from lightning_adapt.dynamics.engines.cpu._job import room_beside
+from lightning_adapt.dynamics.engines.cpu._job import job_of, room_beside
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
@@ -107,9 +107,8 @@ class _Batch:
 
 def _known(numbers: Sequence[Scalar]) -> Sequence[float] | None:
     """Numbers that the host knows; ``None`` if some are on a device."""
-    if PLAIN.issuperset(map(type, numbers)):
-        return numbers  # type: ignore[return-value]
-    if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
+    plain = PLAIN.issuperset(map(type, numbers))
+    if not plain and any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
         return None
     return [float(x) for x in numbers]
 
@@ -155,7 +154,8 @@ class _Plan:
         packed.strides = [max(stride, 1) for stride in self._strides]
         at = packed.memory.data_ptr()
         counts = at + packed.layout.split
-        run(cut, beside, self._facts, addresses, numbers, at, counts)
+        job = job_of(cut, beside, self._facts, addresses, numbers, at, counts)
+        run(job, threads if len(cut.pieces) > 1 else 1)
         spare.append(beside)
         return packed
 

@@ -110,7 +110,17 @@ def job_of(
     figures: int,
     counts: int,
 ) -> array[int]:
-    """One entry for each of `JOB`; arguments as for `_pass.run`, which have to outlive it."""
+    """What `_pass.run` is given: one entry for each of `JOB`. All arguments have to outlive it.
+
+    Args:
+        cut: The pieces, and the tasks they are made of.
+        beside: From `room_beside`.
+        rows: `ROW` for each row.
+        addresses: Of the tensors of each row, one for each of `SLOTS`.
+        numbers: `SCALARS` once for all rows that have the same.
+        figures: Address of `FIGURES` for each row, float64.
+        counts: Address of the histograms of each row, int32; anything where no row has a stride.
+    """
     figures_beside = beside.buffer_info()[0]
     counts_beside = figures_beside + 8 * FIGURES * cut.figures
     of_threads = counts_beside + _COUNTS_SIZE * cut.counts

@@ -38,12 +38,10 @@ from lightning_adapt.dynamics.engines.cpu._job import (
     TASK,
     counts_of,
     figures_of,
-    job_of,
     merge,
     of_thread,
     touched_in,
 )
-from lightning_adapt.dynamics.engines.cpu._tasks import Tasks
 from lightning_adapt.dynamics.engines.cpu._team import Compiled, together
 from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
 from lightning_adapt.dynamics.engines.packed import ADDED as SUMMED
@@ -236,25 +234,6 @@ def _compiled() -> Compiled:
     return Compiled(_compile(version()))
 
 
-def run(
-    cut: Tasks,
-    beside: array[int],
-    rows: array[int],
-    addresses: array[int],
-    numbers: array[float],
-    figures: int,
-    counts: int,
-) -> None:
-    """Measure all pieces of rows.
-
-    Args:
-        cut: The pieces, and the tasks they are made of.
-        beside: From `_job.room_beside`.
-        rows: `ROW` for each row.
-        addresses: Of the tensors of each row, one for each of `SLOTS`.
-        numbers: `SCALARS` once for all rows that have the same.
-        figures: Address of `FIGURES` for each row, float64.
-        counts: Address of the histograms of each row, int32; anything where no row has a stride.
-    """
-    job = job_of(cut, beside, rows, addresses, numbers, figures, counts)
-    together(_compiled(), job.buffer_info()[0], cut.threads if len(cut.pieces) > 1 else 1)
+def run(job: array[int], threads: int) -> None:
+    """Measure all pieces of the rows of a job, see `_job.job_of`, on so many threads."""
+    together(_compiled(), job.buffer_info()[0], threads)
