@@ -134,4 +134,5 @@ def _is_plain_board(logger: Any) -> bool:
 def remember(trainer: Trainer, scalars: Mapping[str, float]) -> None:
     """Show scalars to callbacks such as early stopping."""
     figures = torch.tensor(list(scalars.values())).unbind()  # one tensor for each takes ten times as long
-    trainer.callback_metrics.update(zip(scalars, figures, strict=True))
+    # Who asks for `trainer.callback_metrics` makes it read all metrics, for the progress bar's on the host.
+    trainer._logger_connector._callback_metrics.update(zip(scalars, figures, strict=True))

@@ -120,8 +120,9 @@ def rule_for(optimizer: torch.optim.Optimizer | type[torch.optim.Optimizer]) -> 
     """
     _register_all()
     cls = optimizer if isinstance(optimizer, type) else type(optimizer)
+    own = _RULES.get(cls)
+    if own is not None:
+        return own
     base = next((base for base in cls.__mro__ if base in _RULES), None)
-    if base is None:
-        return None
     # A class of the user's own may step otherwise than the class it derives from.
-    return _RULES[base] if base is cls else replace(_RULES[base], exact=False)
+    return None if base is None else replace(_RULES[base], exact=False)

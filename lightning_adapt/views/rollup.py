@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -57,78 +58,95 @@ def summaries(
     table: DynamicsTable, selections: Sequence[npt.NDArray[np.bool_] | None]
 ) -> list[dict[str, float]]:
     """As `summarise`, for several selections of parameters at once."""
-    at = {name: place for place, name in enumerate(table.columns)}
-    terms, weights, squared = _weighted(table.values, at)
-    dot, update, gradient = _products(table.values, at)
-    largest, lowest = [at[name] for name in _LARGEST], at["effective_lr_min"]
-    chosen = [slice(None) if rows is None else rows for rows in selections]
-    found: list[dict[str, float]] = []
-    for kept in chosen:
-        values, total = table.values[kept], weights[kept].sum(axis=0)
-        means: FloatArray = np.full(len(at), np.nan)
-        np.divide(terms[kept].sum(axis=0), total, out=means, where=total > 0)
-        means[squared] = np.sqrt(means[squared])
-        one = dict(zip(table.columns, means.tolist(), strict=True))
-        numel = values[:, at["numel"]]
-        one["numel"] = float(numel[numel >= 0].sum())
-        one |= zip(_LARGEST, np.fmax.reduce(values[:, largest], initial=np.nan).tolist(), strict=True)
-        one["effective_lr_min"] = float(np.fmin.reduce(values[:, lowest], initial=np.nan))
-        one["update_ratio"] = one["update_rms"] / one["param_rms"] if one["param_rms"] else np.nan
-        norm = np.sqrt(update[kept].sum() * gradient[kept].sum())
-        one["update_grad_cosine"] = float(dot[kept].sum() / norm) if norm > 0 else np.nan
-        found.append(one)
+    at = _places(table.columns)
+    added, ends = _added(table.values, at), table.values[:, at.ends] * at.signs
+    sums = np.array([added.sum(axis=0) if rows is None else added[rows].sum(axis=0) for rows in selections])
+    tops = [np.fmax.reduce(ends if rows is None else ends[rows], initial=np.nan) for rows in selections]
+    terms, weights, others = sums[:, : at.size], sums[:, at.size : -3], sums[:, -3:]
+    found: FloatArray = np.full(terms.shape, np.nan)
+    np.divide(terms, weights, out=found, where=weights > 0)
+    found[:, at.squared] = np.sqrt(found[:, at.squared])
+    found[:, at.ends] = np.array(tops) * at.signs
+    found[:, at.numel] = weights[:, at.numel]
+    norms, ratio, cosine = np.sqrt(others[:, 1] * others[:, 2]), found[:, at.ratio], found[:, at.cosine]
+    ratio[:] = cosine[:] = np.nan
+    np.divide(found[:, at.update], found[:, at.parameter], out=ratio, where=found[:, at.parameter] > 0)
+    np.divide(others[:, 0], norms, out=cosine, where=norms > 0)
     if table.histograms is not None:
         counted = table.histograms[:, 0]
-        counts = [counted[kept].sum(axis=0, dtype=np.int64) for kept in chosen]
-        ends = ([one[f"effective_lr_{end}"] for one in found] for end in ("min", "max"))
-        rates = quantiles(np.array(counts), [*EFFECTIVE_LR_QUANTILES.values()], EFFECTIVE_LR, *ends)
-        for one, each in zip(found, rates.T.tolist(), strict=True):
-            one |= zip(EFFECTIVE_LR_QUANTILES, each, strict=True)
-    return found
+        counts = [(counted if rows is None else counted[rows]).sum(axis=0) for rows in selections]
+        qs, lowest, highest = [*EFFECTIVE_LR_QUANTILES.values()], found[:, at.lowest], found[:, at.highest]
+        found[:, at.quantiles] = quantiles(np.array(counts), qs, EFFECTIVE_LR, lowest, highest).T
+    return [dict(zip(table.columns, figures, strict=True)) for figures in found.tolist()]
 
 
-def _weighted(values: FloatArray, at: Mapping[str, int]) -> tuple[FloatArray, FloatArray, list[int]]:
-    """Each figure times its weight, the weights, and the columns of which these are the squares.
+class _Places:
+    """Where columns are.
 
-    Both are 0 where a parameter has no figure, or it is of no element.
+    Args:
+        columns: Of a table.
     """
-    weights = values[:, [at["numel"]]] * np.ones(len(at))
-    # These two are means over part of the elements: the finite ones, and those with v > 0.
-    for name, absent in (("grad_rms", "grad_nonfinite_frac"), ("snr_mean", "second_moment_zero_frac")):
-        weights[:, at[name]] *= 1 - values[:, at[absent]]
-    squared = [at[name] for name in _ROOT_MEAN_SQUARE]
-    terms = values.copy()
-    terms[:, squared] **= 2
-    known = ~np.isnan(terms) & (weights > 0)  # NaN > 0 is false
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        at = {name: place for place, name in enumerate(columns)}
+        self.size, self.numel = len(at), at["numel"]
+        self.squared = [at[name] for name in _ROOT_MEAN_SQUARE]
+        self.ends = [*(at[name] for name in _LARGEST), at["effective_lr_min"]]
+        self.signs = np.array([1.0] * len(_LARGEST) + [-1.0])  # makes the smallest the largest
+        self.lowest, self.highest = at["effective_lr_min"], at["effective_lr_max"]
+        self.quantiles = [at[name] for name in EFFECTIVE_LR_QUANTILES]
+        self.update, self.gradient, self.parameter = at["update_rms"], at["grad_rms"], at["param_rms"]
+        self.ratio, self.cosine = at["update_ratio"], at["update_grad_cosine"]
+        # These two are means over part of the elements: the finite ones, and those with v > 0.
+        self.partly = [at["grad_rms"], at["snr_mean"]]
+        self.absent = [at["grad_nonfinite_frac"], at["second_moment_zero_frac"]]
+
+
+_places = lru_cache(maxsize=8)(_Places)
+
+
+def _added(values: FloatArray, at: _Places) -> FloatArray:
+    """What is added up, parameter by parameter.
+
+    Returns:
+        Each figure times its weight (a root mean square squared), the weights, the dot product of update and
+        gradient, and their squared norms, side by side. All are 0 where a parameter has no figure, or it is
+        of no element; the last three where it lacks one of both.
+    """
+    terms, weights = values.copy(), np.repeat(values[:, [at.numel]], at.size, axis=1)
+    weights[:, at.partly] *= 1 - values[:, at.absent]
+    terms[:, at.squared] **= 2
+    unknown = np.isnan(terms) | ~(weights > 0)  # NaN > 0 is false
     # What has weight 0 is 0, so that inf · 0 cannot be.
-    terms, weights = np.where(known, terms, 0.0), np.where(known, weights, 0.0)
-    return terms * weights, weights, squared
+    terms[unknown] = weights[unknown] = 0.0
+    terms *= weights
+    norms = terms[:, [at.update, at.gradient]]
+    norms[unknown[:, at.update] | unknown[:, at.gradient]] = 0.0
+    dot = values[:, at.cosine] * np.sqrt(norms[:, 0] * norms[:, 1])
+    dot[np.isnan(dot)] = 0.0
+    return np.column_stack((terms, weights, dot, norms))
 
 
-def _products(values: FloatArray, at: Mapping[str, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Dot product of update and gradient, and their squared norms, 0 where a parameter lacks one of them."""
-    numel = values[:, at["numel"]]
-    update = numel * values[:, at["update_rms"]] ** 2
-    gradient = numel * values[:, at["grad_rms"]] ** 2
-    dot = values[:, at["update_grad_cosine"]] * np.sqrt(update * gradient)
-    known = ~np.isnan(update) & ~np.isnan(gradient)
-    dot = np.where(np.isnan(dot), 0.0, dot)
-    return dot, np.where(known, update, 0.0), np.where(known, gradient, 0.0)
+def worst(table: DynamicsTable, columns: Sequence[str], most: int) -> FloatArray:
+    """The ``most`` largest finite figures of each of ``columns``, largest first.
 
-
-def worst(table: DynamicsTable, column: str, most: int) -> list[tuple[str, float]]:
-    """The ``most`` parameters with the largest finite ``column``, largest first.
+    Returns:
+        Shape ``(most, len(columns))``; NaN where there are no more.
 
     Example:
         >>> from lightning_adapt.dynamics import COLUMNS, DynamicsTable, RowInfo
         >>> values = np.array([[0.1] * len(COLUMNS), [0.7] * len(COLUMNS)])
-        >>> worst(DynamicsTable((RowInfo("a"), RowInfo("b")), values, step=1), "update_ratio", 1)
-        [('b', 0.7)]
+        >>> worst(DynamicsTable((RowInfo("a"), RowInfo("b")), values, step=1), ["update_ratio"], 3)
+        array([[0.7],
+               [0.1],
+               [nan]])
     """
-    figures = table[column]
-    known = np.flatnonzero(np.isfinite(figures))
-    order = known[np.argsort(-figures[known], kind="stable")[:most]]
-    return [(table.rows[i].name, figure) for i, figure in zip(order, figures[order].tolist(), strict=True)]
+    figures = table.values[:, [table.columns.index(column) for column in columns]]
+    figures[~np.isfinite(figures)] = np.nan
+    largest = -np.sort(-figures, axis=0)[:most]  # NaN comes last
+    found: FloatArray = np.full((most, len(columns)), np.nan)
+    found[: len(largest)] = largest
+    return found
 
 
 def badness(table: DynamicsTable) -> FloatArray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from lightning_adapt.dynamics.table import DynamicsTable
 from lightning_adapt.views.rollup import summaries, worst
@@ -117,17 +118,15 @@ class ScalarPlan:
         found = self.ledger(table)
         if table.skipped:
             return found
-        groups = np.array([row.group for row in table.rows] if self.groups else [])
-        rolled = summaries(table, [None, *(groups == group for group in self.groups)])
-        for keys, figures in zip(self._keys, rolled, strict=True):
-            found |= {name: figures[column] for name, column in keys}
-        for column in self.worst_columns:
-            ranked = worst(table, column, self.worst)
-            ranked += [("", float("nan"))] * (self.worst - len(ranked))  # the key set is fixed
-            found |= {
-                key(self.prefix, "worst", f"{column}_{rank}"): figure
-                for rank, (_, figure) in enumerate(ranked, start=1)
-            }
+        selections: list[npt.NDArray[np.bool_] | None] = [None]
+        if self.groups:
+            groups = np.array([row.group for row in table.rows])
+            selections += [groups == group for group in self.groups]
+        for keys, rolled in zip(self._keys, summaries(table, selections), strict=True):
+            found |= {name: rolled[column] for name, column in keys}
+        if self._worst_keys:  # as many at each step: the key set is fixed
+            figures = worst(table, self.worst_columns, self.worst).T.ravel().tolist()
+            found |= zip(self._worst_keys, figures, strict=True)
         return found
 
     @cached_property
@@ -136,6 +135,14 @@ class ScalarPlan:
         overall = [(key(self.prefix, column), column) for column in self.overall]
         each = [[(key(self.prefix, group, c), c) for c in self.per_group] for group in self.groups]
         return [overall, *each]
+
+    @cached_property
+    def _worst_keys(self) -> list[str]:
+        """Keys of the worst of each of `worst_columns`."""
+        ranks = range(1, self.worst + 1)
+        return [
+            key(self.prefix, "worst", f"{column}_{rank}") for column in self.worst_columns for rank in ranks
+        ]
 
     @property
     def worst_columns(self) -> tuple[str, ...]:

@@ -179,6 +179,30 @@ def test_early_stopping_can_watch_a_statistic() -> None:
     assert trainer.current_epoch == 1
 
 
+class Shown(Observed):
+    """A metric for the progress bar, which Lightning reads on the host."""
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor | None:
+        loss = super().training_step(batch, index)
+        self.log("shown", torch.ones(()), prog_bar=True)
+        return loss
+
+
+def test_no_metric_of_others_is_read_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.pytorch.trainer.connectors.logger_connector import result
+
+    read: list[object] = []
+    monkeypatch.setattr(result, "convert_tensors_to_scalars", lambda value: read.append(value) or value)
+    times: list[int] = []
+    for monitors in ([], [OptimizerDynamicsMonitor(every_n_steps=1, strict=True)]):
+        read.clear()
+        trainer = trainer_for("32-true", *monitors, max_steps=8)
+        trainer.fit(Shown(ADAMW))
+        times.append(len(read))
+    assert times[0] == times[1]
+    assert "dynamics/update_ratio" in trainer.callback_metrics
+
+
 def test_margin_charts_and_worst_parameters_are_written(tmp_path: Path) -> None:
     monitor = OptimizerDynamicsMonitor(every_n_steps=4, strict=True)
     trainer_for("32-true", monitor, logger=tensorboard(tmp_path), max_steps=8).fit(Wide(3, 4))

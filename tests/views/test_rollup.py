@@ -61,8 +61,9 @@ def test_worst_rows_come_first() -> None:
         grad_nonfinite_frac=[0, 0, 0, 0.9],
     )
     assert list(worst_rows(table, 4)) == [3, 1, 2, 0]
-    assert worst(table, "update_ratio", 2) == [("p2", 1.0), ("p0", 1e-3)]
-    assert worst(_table(update_ratio=[np.nan, np.inf]), "update_ratio", 2) == []
+    assert worst(table, ["update_ratio", "eps_floor_frac"], 2).tolist() == [[1.0, 0.5], [1e-3, 0.0]]
+    few = worst(_table(update_ratio=[np.nan, 0.2, np.inf, -1.0]), ["update_ratio"], 3)
+    np.testing.assert_array_equal(few, [[0.2], [-1.0], [np.nan]])
 
 
 def test_cause_in_words() -> None:

@@ -241,17 +241,18 @@ _SHARES = {
 _ROOTS = [*_SHARES].index("grad_rms")
 
 
-_KNOWN = (
-    *(*_SHARES, *MAXIMA, "numel", "grad_nonfinite_frac", "effective_lr_min", "eps_floor_frac"),
-    *("update_grad_cosine", "update_ratio", *EFFECTIVE_LR_QUANTILES),
+_FURTHER = (
+    *("numel", "grad_nonfinite_frac", "effective_lr_min", "eps_floor_frac"),
+    *("update_grad_cosine", "update_ratio"),
 )
+_KNOWN = (*_SHARES, *MAXIMA, *_FURTHER, *EFFECTIVE_LR_QUANTILES)
 """Everything that figures say, among it the columns."""
 _COLUMN = {name: place for place, name in enumerate(_KNOWN)}
 _ORDER = [_COLUMN[name] for name in COLUMNS]
 _FIGURE = {name: place for place, name in enumerate((*COUNTS, *SUMS, *MAXIMA))}
-_PARTS = [_FIGURE[part] for part, _ in _SHARES.values()]
-_WHOLES = [_FIGURE[whole] for _, whole in _SHARES.values()]
-_TOPS, _OF_TOPS = [_FIGURE[name] for name in MAXIMA], [_FIGURE[_BELONGS[name]] for name in MAXIMA]
+_UPPER = [*(part for part, _ in _SHARES.values()), *MAXIMA]
+_LOWER = [*(whole for _, whole in _SHARES.values()), *(_BELONGS[name] for name in MAXIMA)]
+_ASKED = [_FIGURE[x] for x in (*_UPPER, *_LOWER, "numel", "update_square", "grad_square", "update_dot_grad")]
 _CAUSES = [_COLUMN[f"eps_floor_{cause}_frac"] for cause in ("untouched", "underflow", "small")]
 
 
@@ -264,25 +265,26 @@ def finalise(measured: Unpacked) -> FloatArray:
     Returns:
         Shape ``(rows, len(COLUMNS))``; NaN where there was nothing to measure.
     """
-    figures = measured.figures
-    known = np.full((len(figures), len(_KNOWN)), np.nan)
-    of = {name: known[:, place] for name, place in _COLUMN.items()}  # views
-    shares, tops = known[:, : len(_SHARES)], known[:, len(_SHARES) : len(_SHARES) + len(MAXIMA)]
-    wholes, highest = figures[:, _WHOLES], figures[:, _TOPS]
+    asked = measured.figures[:, _ASKED]
+    known = np.full((len(asked), len(_KNOWN)), np.nan)
+    of = {name: known[:, _COLUMN[name]] for name in _FURTHER}  # views
+    n, shares = len(_UPPER), len(_SHARES)
+    upper, there, (numel, update, gradient, dot) = asked[:, :n], asked[:, n:-4] > 0, asked.T[-4:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        np.divide(figures[:, _PARTS], wholes, out=shares, where=wholes > 0)
-        np.sqrt(shares[:, _ROOTS:], out=shares[:, _ROOTS:])
-        norms = np.sqrt(figures[:, _FIGURE["update_square"]]) * np.sqrt(figures[:, _FIGURE["grad_square"]])
-        dot = figures[:, _FIGURE["update_dot_grad"]]
+        np.divide(upper[:, :shares], asked[:, n : n + shares], out=known[:, :shares], where=there[:, :shares])
+        np.sqrt(known[:, _ROOTS:shares], out=known[:, _ROOTS:shares])
+        norms = np.sqrt(update) * np.sqrt(gradient)
         np.divide(dot, norms, out=of["update_grad_cosine"], where=norms > 0)
-        np.divide(of["update_rms"], of["param_rms"], out=of["update_ratio"], where=of["param_rms"] > 0)
-    np.copyto(tops, highest, where=(figures[:, _OF_TOPS] > 0) & (highest > -np.inf))
-    of["numel"][:] = figures[:, _FIGURE["numel"]]
-    np.subtract(1.0, of["grad_finite_frac"], out=of["grad_nonfinite_frac"])
-    np.negative(of["effective_lr_negated_min"], out=of["effective_lr_min"])
+        rms = known[:, _COLUMN["param_rms"]]
+        np.divide(known[:, _COLUMN["update_rms"]], rms, out=of["update_ratio"], where=rms > 0)
+    tops = upper[:, shares:]
+    np.copyto(known[:, shares:n], tops, where=there[:, shares:] & (tops > -np.inf))
+    of["numel"][:] = numel
+    np.subtract(1.0, known[:, _COLUMN["grad_finite_frac"]], out=of["grad_nonfinite_frac"])
+    np.negative(known[:, _COLUMN["effective_lr_negated_min"]], out=of["effective_lr_min"])
     known[:, _CAUSES].sum(axis=1, out=of["eps_floor_frac"])
     if measured.counts is not None:
-        ends = of["effective_lr_min"], of["effective_lr_max"]
+        ends = of["effective_lr_min"], known[:, _COLUMN["effective_lr_max"]]
         qs = [*EFFECTIVE_LR_QUANTILES.values()]
         known[:, -len(qs) :] = quantiles(measured.counts[:, 0], qs, EFFECTIVE_LR, *ends).T
     return known[:, _ORDER]
