@@ -161,9 +161,9 @@ def rounded(value: float, dtype: torch.dtype) -> float:
 
 def host_number(tensor: Tensor) -> float:
     """The number in a one-element tensor that lies on the host."""
-    if tensor.dim():  # torch takes a learning rate of shape (1,), too
-        tensor = tensor.reshape(())
     number: Any = tensor.tolist()  # a third of the time that `.item()` through torch's dispatcher takes
+    while isinstance(number, list):  # torch takes a learning rate of shape (1,), too
+        (number,) = number
     return float(number)
 
 

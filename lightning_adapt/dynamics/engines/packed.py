@@ -132,7 +132,8 @@ class Layout:
 
 
 @lru_cache(maxsize=64)  # the same for every reading of a run
-def _layout(rows: int, histograms: bool) -> Layout:
+def layout_of(rows: int, histograms: bool) -> Layout:
+    """Where what an engine measures lies."""
     return Layout(rows, histograms)
 
 
@@ -155,7 +156,7 @@ class Packed:
     @classmethod
     def room(cls, rows: int, device: torch.device, *, histograms: bool) -> Packed:
         """Room for ``rows``, not filled."""
-        layout = _layout(rows, histograms)
+        layout = layout_of(rows, histograms)
         return cls(torch.empty(layout.size, dtype=torch.uint8, device=device), layout)
 
     @classmethod

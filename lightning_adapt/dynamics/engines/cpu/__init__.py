@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import Row, Scalar
+from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from lightning_adapt.dynamics.engines.cpu._job import job_of, room_beside
+from lightning_adapt.dynamics.engines.cpu._job import begin, job_of, room_beside
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
-from lightning_adapt.dynamics.engines.packed import Packed, concatenated
+from lightning_adapt.dynamics.engines.packed import Packed, concatenated, layout_of
 from lightning_adapt.dynamics.engines.steady import Steady, SteadyRows
 from lightning_adapt.dynamics.histograms import sample_stride
 from lightning_adapt.dynamics.table import RowInfo
@@ -101,14 +102,15 @@ class _Batch:
     def measured(self, histograms: bool) -> Packed:
         """Measure all of them on all threads that torch has."""
         sizes = tuple([row.numel for row in self.rows])
-        plan = _Plan(sizes, tuple(self._strides), self._facts)
-        return plan.measured(self._addresses, self._numbers, histograms)
+        plan = _Plan(sizes, tuple(self._strides), self._facts, histograms)
+        return plan.measured(self._addresses, self._numbers)
 
 
-def _known(numbers: Sequence[Scalar]) -> Sequence[float] | None:
+def _known(numbers: Sequence[Any]) -> Sequence[float] | None:
     """Numbers that the host knows; ``None`` if some are on a device."""
-    plain = PLAIN.issuperset(map(type, numbers))
-    if not plain and any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
+    if PLAIN.issuperset(map(type, numbers)):
+        return numbers
+    if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
         return None
     return [float(x) for x in numbers]
 
@@ -120,12 +122,17 @@ class _Plan:
         sizes: Elements of each row.
         strides: Of their histograms.
         facts: `ROW` for each row, see `run`.
+        histograms: Whether to count.
     """
 
-    def __init__(self, sizes: tuple[int, ...], strides: tuple[int, ...], facts: array[int]) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...], strides: tuple[int, ...], facts: array[int], histograms: bool
+    ) -> None:
         self._sizes, self._strides, self._facts = sizes, strides, facts
+        self._layout = layout_of(len(sizes), histograms)
+        self._sampled = [max(stride, 1) for stride in strides]
         self._threads = 0
-        self._spare: list[array[int]] = []
+        self._spare: list[tuple[array[int], array[int]]] = []
 
     @classmethod
     def of(cls, steady: Steady, histograms: bool) -> _Plan | None:
@@ -137,27 +144,26 @@ class _Plan:
         facts = array("q")
         for each, *of_row in zip(steady.dtypes, steady.forms, strides, steady.families, strict=True):
             facts.extend((*[ABSENT if dtype is None else _KINDS[dtype] for dtype in each], *of_row))
-        return cls(steady.numels, strides, facts)
+        return cls(steady.numels, strides, facts, histograms)
 
-    def measured(self, addresses: array[int], numbers: array[float], histograms: bool) -> Packed:
+    def measured(self, addresses: array[int], numbers: array[float]) -> Packed:
         """Measure all rows on all threads that torch has."""
         threads = torch.get_num_threads()
         if threads != self._threads:
             self._cut, self._spare = tasks_of(self._sizes, self._strides, threads), []
             self._threads = threads
-        cut, spare = self._cut, self._spare
+        cut, spare, layout = self._cut, self._spare, self._layout
         try:
-            beside = spare.pop()  # nobody else has it now
+            beside, job = spare.pop()  # nobody else has it now
         except IndexError:
             beside = room_beside(cut, histograms=any(self._strides))
-        packed = Packed.room(len(self._sizes), _HOST, histograms=histograms)
-        packed.strides = [max(stride, 1) for stride in self._strides]
-        at = packed.memory.data_ptr()
-        counts = at + packed.layout.split
-        job = job_of(cut, beside, self._facts, addresses, numbers, at, counts)
+            job = job_of(cut, beside, self._facts)
+        memory = torch.empty(layout.size, dtype=torch.uint8, device=_HOST)
+        figures = memory.data_ptr()
+        begin(job, addresses, numbers, figures, figures + layout.split)
         run(job, threads if len(cut.pieces) > 1 else 1)
-        spare.append(beside)
-        return packed
+        spare.append((beside, job))
+        return Packed(memory, layout, strides=self._sampled)
 
 
 def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
@@ -166,10 +172,10 @@ def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
     if key not in plans:
         plans[key] = _Plan.of(rows.steady, histograms)
     plan: _Plan | None = plans[key]
-    families = [*map(_known, rows.numbers)]
-    if plan is None or None in families:
-        return None
     numbers = array("d")
-    for family in families:
-        numbers.extend(family or ())
-    return plan.measured(array("q", rows.addresses), numbers, histograms)
+    for family in rows.numbers:
+        known = _known(family)
+        if plan is None or known is None:
+            return None
+        numbers.extend(known)
+    return None if plan is None else plan.measured(array("q", rows.addresses), numbers)

@@ -22,8 +22,9 @@ ROW = len(SLOTS) + 3
 FORM, STRIDE, NUMBERS = range(len(SLOTS), ROW)
 _FIELDS = namedtuple(
     "_FIELDS",
-    "cursor done thread pieces tasks n_pieces n_tasks n_threads n_shared rows addresses numbers n_rows "
-    "figures counts more_figures more_counts thread_counts touched",
+    "cursor done thread addresses numbers figures counts "
+    "pieces tasks n_pieces n_tasks n_threads n_shared rows n_rows "
+    "more_figures more_counts thread_counts touched",
 )
 JOB: Any = _FIELDS(*range(len(_FIELDS._fields)))
 """Positions in a job: the next piece, how many are done, the next thread, then addresses and sizes."""
@@ -101,33 +102,33 @@ def room_beside(cut: Tasks, *, histograms: bool) -> array[int]:
     return array("b", (0,)) * (8 * FIGURES * cut.figures + (counts if histograms else 0))
 
 
-def job_of(
-    cut: Tasks,
-    beside: array[int],
-    rows: array[int],
-    addresses: array[int],
-    numbers: array[float],
-    figures: int,
-    counts: int,
-) -> array[int]:
-    """What `_pass.run` is given: one entry for each of `JOB`. All arguments have to outlive it.
+def job_of(cut: Tasks, beside: array[int], rows: array[int]) -> array[int]:
+    """What `_pass.run` is given each time: one entry for each of `JOB`. All arguments have to outlive it.
 
     Args:
         cut: The pieces, and the tasks they are made of.
         beside: From `room_beside`.
         rows: `ROW` for each row.
+    """
+    figures = beside.buffer_info()[0]
+    counts = figures + 8 * FIGURES * cut.figures
+    of_threads = counts + _COUNTS_SIZE * cut.counts
+    touched = of_threads + _COUNTS_SIZE * cut.shared * cut.threads
+    job = array("q", (0,) * JOB.pieces)
+    job.extend((*cut.addresses, len(cut.pieces), len(cut.tasks), cut.threads, cut.shared))
+    job.extend((rows.buffer_info()[0], len(rows) // ROW, figures, counts, of_threads, touched))
+    return job
+
+
+def begin(job: array[int], addresses: array[int], numbers: array[float], figures: int, counts: int) -> None:
+    """Make ``job`` one that has not been begun. The arrays have to outlive it.
+
+    Args:
+        job: From `job_of`.
         addresses: Of the tensors of each row, one for each of `SLOTS`.
         numbers: `SCALARS` once for all rows that have the same.
         figures: Address of `FIGURES` for each row, float64.
         counts: Address of the histograms of each row, int32; anything where no row has a stride.
     """
-    figures_beside = beside.buffer_info()[0]
-    counts_beside = figures_beside + 8 * FIGURES * cut.figures
-    of_threads = counts_beside + _COUNTS_SIZE * cut.counts
-    touched = of_threads + _COUNTS_SIZE * cut.shared * cut.threads
-    job = array("q", (0, 0, 0, *cut.addresses, len(cut.pieces), len(cut.tasks), cut.threads, cut.shared))
-    job.extend(
-        (rows.buffer_info()[0], addresses.buffer_info()[0], numbers.buffer_info()[0], len(rows) // ROW)
-    )
-    job.extend((figures, counts, figures_beside, counts_beside, of_threads, touched))
-    return job
+    places = (addresses.buffer_info()[0], numbers.buffer_info()[0], figures, counts)
+    job[: JOB.pieces] = array("q", (0, 0, 0, *places))
