@@ -63,7 +63,8 @@ def summaries(
     sums = np.array([added.sum(axis=0) if rows is None else added[rows].sum(axis=0) for rows in selections])
     tops = [np.fmax.reduce(ends if rows is None else ends[rows], initial=np.nan) for rows in selections]
     terms, weights, others = sums[:, : at.size], sums[:, at.size : -3], sums[:, -3:]
-    found: FloatArray = np.full(terms.shape, np.nan)
+    found: FloatArray = np.empty(terms.shape)
+    found.fill(np.nan)
     np.divide(terms, weights, out=found, where=weights > 0)
     found[:, at.squared] = np.sqrt(found[:, at.squared])
     found[:, at.ends] = np.array(tops) * at.signs
@@ -113,18 +114,20 @@ def _added(values: FloatArray, at: _Places) -> FloatArray:
         gradient, and their squared norms, side by side. All are 0 where a parameter has no figure, or it is
         of no element; the last three where it lacks one of both.
     """
-    terms, weights = values.copy(), np.repeat(values[:, [at.numel]], at.size, axis=1)
+    added = np.empty((len(values), 2 * at.size + 3))
+    terms, weights, others = added[:, : at.size], added[:, at.size : -3], added[:, -3:]
+    terms[:], weights[:] = values, values[:, at.numel, None]
     weights[:, at.partly] *= 1 - values[:, at.absent]
     terms[:, at.squared] **= 2
     unknown = np.isnan(terms) | ~(weights > 0)  # NaN > 0 is false
     # What has weight 0 is 0, so that inf · 0 cannot be.
     terms[unknown] = weights[unknown] = 0.0
     terms *= weights
-    norms = terms[:, [at.update, at.gradient]]
-    norms[unknown[:, at.update] | unknown[:, at.gradient]] = 0.0
-    dot = values[:, at.cosine] * np.sqrt(norms[:, 0] * norms[:, 1])
-    dot[np.isnan(dot)] = 0.0
-    return np.column_stack((terms, weights, dot, norms))
+    others[:, 1:] = terms[:, [at.update, at.gradient]]
+    others[unknown[:, at.update] | unknown[:, at.gradient], 1:] = 0.0
+    others[:, 0] = values[:, at.cosine] * np.sqrt(others[:, 1] * others[:, 2])
+    others[np.isnan(others[:, 0]), 0] = 0.0
+    return added
 
 
 def worst(table: DynamicsTable, columns: Sequence[str], most: int) -> FloatArray:

@@ -249,12 +249,13 @@ _FURTHER = (
 _KNOWN = (*_SHARES, *MAXIMA, *_FURTHER, *EFFECTIVE_LR_QUANTILES)
 """Everything that figures say, among it the columns."""
 _COLUMN = {name: place for place, name in enumerate(_KNOWN)}
-_ORDER = [_COLUMN[name] for name in COLUMNS]
+_ORDER = np.array([_COLUMN[name] for name in COLUMNS])
 _FIGURE = {name: place for place, name in enumerate((*COUNTS, *SUMS, *MAXIMA))}
 _UPPER = [*(part for part, _ in _SHARES.values()), *MAXIMA]
 _LOWER = [*(whole for _, whole in _SHARES.values()), *(_BELONGS[name] for name in MAXIMA)]
-_ASKED = [_FIGURE[x] for x in (*_UPPER, *_LOWER, "numel", "update_square", "grad_square", "update_dot_grad")]
-_CAUSES = [_COLUMN[f"eps_floor_{cause}_frac"] for cause in ("untouched", "underflow", "small")]
+_OTHERS = ("numel", "update_square", "grad_square", "update_dot_grad")
+_ASKED = np.array([_FIGURE[name] for name in (*_UPPER, *_LOWER, *_OTHERS)])
+_CAUSES = slice(_COLUMN["eps_floor_untouched_frac"], _COLUMN["eps_floor_small_frac"] + 1)
 
 
 def finalise(measured: Unpacked) -> FloatArray:
@@ -266,8 +267,10 @@ def finalise(measured: Unpacked) -> FloatArray:
     Returns:
         Shape ``(rows, len(COLUMNS))``; NaN where there was nothing to measure.
     """
-    asked = measured.figures[:, _ASKED]
-    known = np.full((len(asked), len(_KNOWN)), np.nan)
+    # Methods rather than numpy's functions, which are Python: a small table takes as long as its calls.
+    asked = measured.figures.take(_ASKED, axis=1)
+    known = np.empty((len(asked), len(_KNOWN)))
+    known.fill(np.nan)
     of = {name: known[:, _COLUMN[name]] for name in _FURTHER}  # views
     n, shares = len(_UPPER), len(_SHARES)
     upper, there, (numel, update, gradient, dot) = asked[:, :n], asked[:, n:-4] > 0, asked.T[-4:]
@@ -283,9 +286,9 @@ def finalise(measured: Unpacked) -> FloatArray:
     of["numel"][:] = numel
     np.subtract(1.0, known[:, _COLUMN["grad_finite_frac"]], out=of["grad_nonfinite_frac"])
     np.negative(known[:, _COLUMN["effective_lr_negated_min"]], out=of["effective_lr_min"])
-    known[:, _CAUSES].sum(axis=1, out=of["eps_floor_frac"])
+    np.add.reduce(known[:, _CAUSES], axis=1, out=of["eps_floor_frac"])
     if measured.counts is not None:
         ends = of["effective_lr_min"], known[:, _COLUMN["effective_lr_max"]]
         qs = [*EFFECTIVE_LR_QUANTILES.values()]
         known[:, -len(qs) :] = quantiles(measured.counts[:, 0], qs, EFFECTIVE_LR, *ends).T
-    return known[:, _ORDER]
+    return known.take(_ORDER, axis=1)
