@@ -160,7 +160,8 @@ def quantiles(
         Shape ``(len(qs), rows)``.
     """
     given = np.asarray(counts)
-    used = np.logical_or.reduce(given, axis=0).nonzero()[0]  # a few dozen of hundreds of bins, and an empty one for q = 0
+    # A few dozen of hundreds of bins, and an empty one for q = 0.
+    used = np.logical_or.reduce(given, axis=0).nonzero()[0]
     first, end = (max(int(used[0]) - 1, 0), int(used[-1]) + 1) if len(used) else (0, 1)
     counted = given[:, first:end].astype(np.float64)
     low, high = np.asarray(lowest, dtype=np.float64), np.asarray(highest, dtype=np.float64)
