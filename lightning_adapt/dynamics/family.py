@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, Described, Row, Scalar
 from lightning_adapt.dynamics.engines.descriptors import SLOTS, STEPPED, form_of, numbers_of
+from lightning_adapt.dynamics.step_counts import BiasCorrection
 from lightning_adapt.dynamics.table import RowInfo
 
 
@@ -29,7 +30,7 @@ class Family:
         step: As given.
         names: Under which each parameter's state has the tensors of its step, one for each of `STEPPED`.
         form: Of the step, see `descriptors`.
-        numbers: One for each of `SCALARS`, vectors among them.
+        numbers: One for each of `SCALARS`, among them vectors, and `BiasCorrection` in the place of vectors.
 
     Raises:
         LookupError: If ``step`` has a tensor that is not one of ``state``, or that is there twice, or a
@@ -67,11 +68,12 @@ class Family:
         columns = [self._entries(x) if _is_vector(x, counts) else [x] * counts for x in self.numbers]
         return [(self.form, each) for each in zip(*columns, strict=True)]
 
-    def _entries(self, vector: Tensor) -> Sequence[Tensor]:
+    def _entries(self, numbers: Tensor | BiasCorrection) -> Sequence[Tensor]:
         """The same vector stands in several places."""
-        if id(vector) not in self._unbound:
-            self._unbound[id(vector)] = vector.unbind()
-        return self._unbound[id(vector)]
+        if id(numbers) not in self._unbound:
+            vector = numbers.vector if isinstance(numbers, BiasCorrection) else numbers
+            self._unbound[id(numbers)] = vector.unbind()
+        return self._unbound[id(numbers)]
 
     def row(
         self,
@@ -145,5 +147,5 @@ def _names(step: CanonicalStep, state: Mapping[str, Any]) -> tuple[str | None, .
     return tuple([None if value is None else entries[id(value)] for value in held])
 
 
-def _is_vector(value: object, counts: int) -> TypeGuard[Tensor]:
-    return isinstance(value, Tensor) and value.shape == (counts,)
+def _is_vector(value: object, counts: int) -> TypeGuard[Tensor | BiasCorrection]:
+    return isinstance(value, BiasCorrection) or (isinstance(value, Tensor) and value.shape == (counts,))

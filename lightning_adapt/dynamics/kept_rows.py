@@ -218,7 +218,7 @@ class _Kept:
         """The families with the numbers of this step, ``None`` where others belong together now."""
         counts = StepCounts(seen.optimizer, seen.now.steps_seen)
         steps = [*map(counts.of, seen.parameters, seen.states)]
-        alike = [step.counts.device if isinstance(step, DeviceCount) else step for step in steps]
+        alike = [step.steps.device if isinstance(step, DeviceCount) else step for step in steps]
         if alike != [alike[self._founders[family]] for family in self._steady.families]:
             return None
         families: list[Family] = []

@@ -14,7 +14,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepV
 from lightning_adapt.dynamics.engines import default_chunk
 from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.pieces import any_sparse, cut
-from lightning_adapt.dynamics.step_counts import DeviceCount, StepCounts
+from lightning_adapt.dynamics.step_counts import CountedView, DeviceCount, StepCounts
 from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.dynamics.update_rules import Reads, UpdateRule, rule_for
 
@@ -109,16 +109,17 @@ def build_rows(
     rule, counts = rule_for(optimizer), StepCounts(optimizer, now.steps_seen)
     families = None if rule is None or not rule.shared else _Families(rule, now)
     for member in parameters:
-        parameter, state = member.parameter, optimizer.state.get(member.parameter, NOTHING)
-        count, in_one = counts.of(parameter, state), member.info.name in whole
-        view = view_of(optimizer, member, as_real(parameter.detach()), state, count, now)
-        row = None if families is None or in_one else families.row(member, view, count)
-        if row is not None:
-            yield row
-            continue
-        view.remembered = now.remembered.get(id(parameter), NOTHING)
-        if isinstance(count, DeviceCount):
-            view.step = count.counts[count.place]
+        parameter, state = as_real(member.parameter.detach()), optimizer.state.get(member.parameter, NOTHING)
+        count, in_one = counts.of(member.parameter, state), member.info.name in whole
+        if families is not None and not in_one:
+            view = view_of(optimizer, member, parameter, state, count, now)
+            row = families.row(member, view, count)
+            if row is not None:
+                yield row
+                continue
+        own = count.steps.vector[count.place] if isinstance(count, DeviceCount) else count
+        view = view_of(optimizer, member, parameter, state, own, now)
+        view.remembered = now.remembered.get(id(member.parameter), NOTHING)
         yield from _alone(rule, member, view, now, whole=in_one)
 
 
@@ -131,20 +132,22 @@ def view_of(
     member: Member,
     parameter: Tensor,
     state: Mapping[str, Any],
-    count: float | DeviceCount,
+    count: Scalar | DeviceCount,
     now: Circumstances,
 ) -> StepView:
-    """What a rule reads of a member of a family: all counts where steps are counted on a device."""
-    return StepView(
+    """What a rule reads; with a `DeviceCount` that is of all members of a family."""
+    kind: Any = CountedView if isinstance(count, DeviceCount) else StepView
+    view: StepView = kind(
         parameter,
         member.parameter.grad,
         state,
         now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
-        count.counts if isinstance(count, DeviceCount) else count,
+        count.steps if isinstance(count, DeviceCount) else count,
         None if now.before is None else now.before.get(id(member.parameter)),
         None,
         NOTHING,
     )
+    return view
 
 
 class _Families:
@@ -181,7 +184,7 @@ def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | 
     if _reads(rule, view) != "stored":
         return None
     step = canonical_step(rule, view)
-    counts = len(view.step) if isinstance(view.step, Tensor) else 0
+    counts = len(view.steps) if isinstance(view, CountedView) else 0
     try:
         return Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
     except LookupError:
@@ -190,10 +193,10 @@ def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | 
 
 def _likeness(view: StepView, group_index: int) -> tuple[object, ...]:
     """What a rule's numbers depend on: equal for parameters of one family."""
-    gradient, step = view.gradient, view.step
+    gradient = view.gradient
     return (
         group_index,
-        step.device if isinstance(step, Tensor) else step,
+        view.steps.device if isinstance(view, CountedView) else view.step,
         view.parameter.dtype,
         view.parameter.device,
         view.before is None,
@@ -255,7 +258,7 @@ def prepared(rule: UpdateRule | None, view: StepView) -> StepView:
 
 def canonical_step(rule: UpdateRule | None, view: StepView) -> CanonicalStep | None:
     """The canonical step, or ``None``: no rule, or the optimizer has not stepped this parameter yet."""
-    if rule is None or (not isinstance(view.step, Tensor) and view.step < 1):
+    if rule is None or not _has_begun(view):
         return None
     try:
         return rule.read(view)
@@ -263,6 +266,11 @@ def canonical_step(rule: UpdateRule | None, view: StepView) -> CanonicalStep | N
         if view.state:
             raise
         return None
+
+
+def _has_begun(view: StepView) -> bool:
+    """Whether there was a step, as far as the host knows."""
+    return isinstance(view, CountedView) or isinstance(view.step, Tensor) or view.step >= 1
 
 
 def _made(step: CanonicalStep, piece: StepView, view: StepView) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import CanonicalStep, Scalar, StepView, host_number
 from lightning_adapt.dynamics.engines import default_chunk
 from lightning_adapt.dynamics.pieces import cut
+from lightning_adapt.dynamics.step_counts import bias_correction
 from lightning_adapt.dynamics.update_rules import register_rule
 
 
@@ -28,10 +29,10 @@ def _decay(group: Any, *, decoupled: bool) -> dict[str, Any]:
 @register_rule(torch.optim.Adam, reads="stored", exact=True, shared=True)
 def adam(view: StepView) -> CanonicalStep:
     """Adam and AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019): ``m_hat / (sqrt(v_hat) + eps)``."""
-    group, t = view.group, view.step
+    group = view.group
     beta1, beta2 = group["betas"]
     second = view.state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
-    correction1 = 1 / (1 - beta1**t)
+    correction1 = bias_correction(view, beta1)
     return CanonicalStep(
         lr=group["lr"],
         first_moment=view.state["exp_avg"],
@@ -39,7 +40,7 @@ def adam(view: StepView) -> CanonicalStep:
         first_moment_correction=correction1,
         maximize=group.get("maximize", False),
         second_moment=second,
-        second_moment_correction=1 / (1 - beta2**t),
+        second_moment_correction=bias_correction(view, beta2),
         eps=view.eps(second),
         **_decay(group, decoupled=group.get("decoupled_weight_decay", False)),
     )
@@ -138,8 +139,8 @@ def sparse_adam(view: StepView) -> CanonicalStep:
 @register_rule(torch.optim.Adamax, reads="stored", exact=True, shared=True)
 def adamax(view: StepView) -> CanonicalStep:
     """Adamax (Kingma & Ba 2015): ``exp_inf = max(beta2 · u, |g| + eps)`` is the whole denominator."""
-    group, t = view.group, view.step
-    correction1 = 1 / (1 - group["betas"][0] ** t)
+    group = view.group
+    correction1 = bias_correction(view, group["betas"][0])
     second = view.state["exp_inf"]
     return CanonicalStep(
         lr=group["lr"],
@@ -158,9 +159,9 @@ def adamax(view: StepView) -> CanonicalStep:
 def adagrad(view: StepView) -> CanonicalStep:
     """Adagrad (Duchi, Hazan & Singer 2011): ``g / (sqrt(sum g²) + eps)``, lr decayed by ``lr_decay``."""
     group = view.group
-    second = view.state["sum"]
+    second, decay = view.state["sum"], group.get("lr_decay", 0.0)
     return CanonicalStep(
-        lr=group["lr"] / (1 + (view.step - 1) * group.get("lr_decay", 0.0)),
+        lr=group["lr"] / (1 + (view.step - 1) * decay) if decay else group["lr"],
         gradient_factor=1.0,
         maximize=group.get("maximize", False),
         second_moment=second,

@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import host_number
+from lightning_adapt.dynamics.canonical import Scalar, StepView, host_number
+
+
+class DeviceSteps:
+    """The step counts of many parameters, kept on a device; one vector as soon as somebody asks for it.
+
+    Args:
+        each: One a parameter, of one element.
+    """
+
+    def __init__(self, each: list[Tensor]) -> None:
+        self.each = each
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.each)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.each[0].device
+
+    @cached_property
+    def dtype(self) -> torch.dtype | None:
+        """Of all of them; ``None`` if they differ."""
+        dtypes = {step.dtype for step in self.each}
+        return dtypes.pop() if len(dtypes) == 1 else None
+
+    @cached_property
+    def vector(self) -> Tensor:
+        """All of them in float64 where the device has it."""
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        steps = [step.reshape(()) if step.dim() else step for step in self.each]
+        return torch.stack(steps if self.dtype else [step.to(wide) for step in steps]).to(wide)
 
 
 class DeviceCount(NamedTuple):
-    """A step count on a device: entry ``place`` of ``counts``, the counts of many parameters in float64."""
+    """A step count on a device: that of place ``place`` among ``steps``."""
 
-    counts: Tensor
+    steps: DeviceSteps
     place: int
 
 
 class StepCounts:
-    """Each parameter's own step count, without waiting for a device: counts kept there stay, in one vector.
+    """Each parameter's own step count, without waiting for a device: counts kept there stay there.
 
     Args:
         optimizer: After its step.
@@ -35,26 +70,80 @@ class StepCounts:
         step = state.get("step")
         if not isinstance(step, Tensor):
             return float(self._fallback if step is None else step)
-        if step.is_cpu:
+        if not stays_on_device(step):
             return host_number(step)
         if not self._on_device:
-            self._stack()
+            self._find()
         return self._on_device[id(parameter)]
 
-    def _stack(self) -> None:
+    def _find(self) -> None:
         kept: dict[torch.device, dict[int, Tensor]] = {}
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 step = self._optimizer.state.get(parameter, {}).get("step")
-                if isinstance(step, Tensor) and not step.is_cpu:
-                    kept.setdefault(step.device, {})[id(parameter)] = step.reshape(()) if step.dim() else step
+                if isinstance(step, Tensor) and stays_on_device(step):
+                    kept.setdefault(step.device, {})[id(parameter)] = step
         for steps in kept.values():
-            stacked = _stacked(list(steps.values()))
-            self._on_device |= {key: DeviceCount(stacked, place) for place, key in enumerate(steps)}
+            found = DeviceSteps([*steps.values()])
+            self._on_device |= {key: DeviceCount(found, place) for place, key in enumerate(steps)}
 
 
-def _stacked(steps: list[Tensor]) -> Tensor:
-    """One vector of numbers, in float64 where the device has it."""
-    wide = torch.float32 if steps[0].device.type == "mps" else torch.float64
-    alike = len({step.dtype for step in steps}) == 1
-    return torch.stack(steps if alike else [step.to(wide) for step in steps]).to(wide)
+def stays_on_device(step: Tensor) -> bool:
+    """Whether reading ``step`` on the host would mean to wait for a device."""
+    return not step.is_cpu
+
+
+class CountedView(StepView):
+    """What a rule reads of all parameters that are alike, where steps are counted on a device.
+
+    Attributes:
+        steps: The counts of all of them.
+    """
+
+    __slots__ = ("steps",)
+    steps: DeviceSteps
+
+    @property
+    def step(self) -> Scalar:
+        """The counts as a vector."""
+        return self.steps.vector
+
+    @step.setter
+    def step(self, steps: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.steps = steps
+
+
+@dataclass(frozen=True, eq=False)
+class BiasCorrection:
+    """``1 / (1 - beta**t)`` with the count of each parameter, as a number that nobody has computed yet.
+
+    Torch would launch several kernels for it, beside those that bring the counts together; a kernel that is
+    launched anyway can read each count where it is.
+
+    Args:
+        beta: Of the moment.
+        steps: The counts.
+    """
+
+    beta: float
+    steps: DeviceSteps
+
+    @cached_property
+    def vector(self) -> Tensor:
+        """The numbers, one a parameter."""
+        return 1 / (1 - self.beta**self.steps.vector)
+
+
+def bias_correction(view: StepView, beta: float | Tensor) -> Scalar:
+    """``1 / (1 - beta**step)``, for rules that hand it on as it is (Kingma & Ba 2015).
+
+    Args:
+        view: From which ``step`` is taken.
+        beta: Of the moment.
+
+    Returns:
+        A number; a `BiasCorrection` in the place of a vector of them, which families understand.
+    """
+    if isinstance(view, CountedView) and not isinstance(beta, Tensor):
+        return cast(Scalar, BiasCorrection(beta, view.steps))
+    return 1 / (1 - beta**view.step)

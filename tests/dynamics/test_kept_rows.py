@@ -27,7 +27,7 @@ from lightning_adapt.dynamics.engines.descriptors import describe
 from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.kept_rows import KeptRows
 from lightning_adapt.dynamics.rows import build_rows
-from lightning_adapt.dynamics.step_counts import DeviceCount, StepCounts
+from lightning_adapt.dynamics.step_counts import DeviceCount, DeviceSteps, StepCounts
 from lightning_adapt.dynamics.update_rules import rule_for
 
 ENGINES = [name for name in ("eager", "numba", "reference") if installed(name)]
@@ -123,7 +123,7 @@ class _Counts(StepCounts):
             for group in self._optimizer.param_groups
             for p in group["params"]
         }
-        return DeviceCount(torch.stack([*steps.values()]).double(), [*steps].index(id(parameter)))
+        return DeviceCount(DeviceSteps([*steps.values()]), [*steps].index(id(parameter)))
 
 
 def test_counts_on_a_device_are_read_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from lightning_adapt.callbacks._health_session import HealthSession
 from lightning_adapt.callbacks._scale_ledger import ScaleLedger
 from lightning_adapt.dynamics import DynamicsProbe, DynamicsTable
 from lightning_adapt.dynamics.engines import choose
+from lightning_adapt.dynamics.step_counts import DeviceSteps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -173,6 +174,23 @@ def test_a_reading_is_at_most_three_launches(
     _table("triton", torch.optim.AdamW, options)
     assert len(launched) <= 3 * 8
     assert launched.count("measure_blocks") == launched.count("merge_blocks") == 8
+
+
+@needs_triton
+@pytest.mark.parametrize("options", [{"fused": True}, {"capturable": True}], ids=str)
+def test_torch_computes_nothing_of_steps_on_the_device(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    vector = DeviceSteps.vector.func
+
+    def counted(self: DeviceSteps) -> Any:
+        asked.append(len(self))
+        return vector(self)
+
+    monkeypatch.setattr(DeviceSteps, "vector", property(counted))
+    _table("triton", torch.optim.AdamW, options)
+    assert len(asked) <= 2  # at the first of eight readings only, for both moments
 
 
 @needs_triton

@@ -14,6 +14,7 @@ from lightning_adapt.dynamics.engines.descriptors import SLOTS, describe
 from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.kept_rows import KeptRows
 from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows, members
+from lightning_adapt.dynamics.step_counts import BiasCorrection
 
 
 def _seen_by_kernels(row: Row, *, where: bool = False) -> tuple[Any, ...]:
@@ -34,7 +35,8 @@ def _of_steady(found: SteadyRows) -> Iterator[tuple[Any, ...]]:
     steady, slots = found.steady, len(SLOTS)
     for at, info in enumerate(steady.infos):
         tensors = zip(found.addresses[at * slots : (at + 1) * slots], steady.dtypes[at], strict=True)
-        numbers = found.numbers[steady.families[at]]
+        numbers: list[Any] = [*found.numbers[steady.families[at]]]
+        numbers = [x.vector if isinstance(x, BiasCorrection) else x for x in numbers]
         entries = [x[steady.places[at]] if isinstance(x, Tensor) and x.dim() else x for x in numbers]
         yield info, steady.forms[at], steady.numels[at], *tensors, *map(_number, entries)
 

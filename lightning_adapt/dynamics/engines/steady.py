@@ -74,7 +74,7 @@ class SteadyRows:
         addresses: Of the tensors, one for each of `SLOTS` of each row; 0 where there is none. They are kept
             alive by ``remade``.
         numbers: Of each family, one for each of `SCALARS`: numbers, device scalars or, where steps are
-            counted on the device, vectors.
+            counted on the device, vectors or what stands for them, see `step_counts`.
         remade: Yields the rows, made for whoever wants to see them.
     """
 

@@ -15,17 +15,23 @@ from lightning_adapt.dynamics.engines.triton_wide import number
 def begin(table, counts, rows, size, FETCH: tl.constexpr, SIZE: tl.constexpr):
     """Set ``size`` counts to 0, and put numbers that only the device knows into the table.
 
-    Those are fp64, or fp32 where the address is odd.
+    Their addresses have two flags: `NARROW` fp32 rather than fp64, `CORRECTS` a step count, for which
+    ``1 / (1 - beta**t)`` is put in the place of beta.
     """
     at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     tl.store(counts + at, tl.zeros([SIZE], tl.int32), mask=at < size)
     if FETCH:
         address = tl.load(table + rows * n.SCALARS + at, mask=at < rows * n.SCALARS, other=0)
-        narrow, there = (address & 1) == 1, address != 0
-        short = tl.load((address - 1).to(tl.pointer_type(tl.float32)), mask=there & narrow, other=0.0)
-        long = tl.load(address.to(tl.pointer_type(tl.float64)), mask=there & (narrow == 0), other=0.0)
+        narrow, corrects, there = (address & 1) == 1, (address & 2) == 2, address != 0
+        place = address - (address & 3)
+        short = tl.load(place.to(tl.pointer_type(tl.float32)), mask=there & narrow, other=1.0)
+        long = tl.load(place.to(tl.pointer_type(tl.float64)), mask=there & (narrow == 0), other=1.0)
+        value = tl.where(narrow, short.to(tl.float64), long)
         values = table.to(tl.pointer_type(tl.float64), bitcast=True) + at
-        tl.store(values, tl.where(narrow, short.to(tl.float64), long), mask=there)
+        beta = tl.load(values, mask=there & corrects, other=0.5)
+        power = tl.exp(value * tl.log(beta))  # 0 for beta = 0, whose logarithm is -inf
+        power = tl.where(value == 1, beta, power)
+        tl.store(values, tl.where(corrects, 1.0 / (1.0 - power), value), mask=there)
 
 
 @triton.jit(do_not_specialize=["rows", "blocks", "first_block"])

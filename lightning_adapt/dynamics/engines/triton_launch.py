@@ -33,6 +33,7 @@ from lightning_adapt.dynamics.engines.descriptors import PLAIN, SCALARS, SLOTS
 from lightning_adapt.dynamics.engines.packed import FIGURES, Packed
 from lightning_adapt.dynamics.engines.triton_kernel import begin, measure_blocks, merge_blocks
 from lightning_adapt.dynamics.histograms import FloatArray, IntArray
+from lightning_adapt.dynamics.step_counts import BiasCorrection, DeviceSteps
 
 WARPS = 4
 #: Elements a program works on at a time, for each 16 bytes that a thread loads of the widest tensor.
@@ -50,6 +51,8 @@ DTYPES = {
     torch.float16: tl.float16,
     torch.float64: tl.float64,
 }
+#: Flags in an address: an fp32 number is there, else fp64; or a step count, ``1 / (1 - beta**t)`` is wanted.
+NARROW, CORRECTS = 1, 2
 _CENTERING, _RATE = SLOTS.index("centering"), SLOTS.index("effective_lr")
 _L2 = SCALARS.index("l2")
 
@@ -101,8 +104,9 @@ class Numbers:
     """The numbers of rows, one for each of `SCALARS`.
 
     Args:
-        known: Shape ``(rows, SCALARS)``, float64.
-        whereabouts: Of the same shape, int64: addresses of those that only the device knows (odd: fp32).
+        known: Shape ``(rows, SCALARS)``, float64; of bias corrections beta.
+        whereabouts: Of the same shape, int64: addresses of those that only the device knows, with `NARROW`
+            and `CORRECTS`; 0 of the others.
         alive: What lies there.
     """
 
@@ -125,21 +129,32 @@ class Numbers:
         size = (len(families), len(SCALARS))
         whereabouts, apart = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
         alive: list[Any] = []
-        numbers: list[Sequence[Scalar]] = []
-        for i, known in enumerate(families):
+        numbers: list[Sequence[float]] = []
+        corrections: list[tuple[int, int, DeviceSteps]] = []
+        for i, family in enumerate(families):
+            known: Sequence[Any] = family
             if not PLAIN.issuperset(map(type, known)):
                 settled = [_settled(value, device) for value in known]
                 alive.append(settled)
                 whereabouts[i] = [_whereabouts(value) for value in settled]
                 apart[i] = [_apart(value) for value in settled]
-                known = [0.0 if isinstance(value, Tensor) else value for value in settled]
+                lazy = [(j, x.steps) for j, x in enumerate(settled) if isinstance(x, BiasCorrection)]
+                corrections += [(i, j, steps) for j, steps in lazy]
+                known = [_known(value) for value in settled]
             numbers.append(known)
         there = whereabouts[which] + places[:, None] * apart[which]
+        for i, j, steps in corrections:
+            rows = which == i
+            there[rows, j] = _addresses(steps)[places[rows]]
         return cls(np.array(numbers, dtype=np.float64)[which], there, alive)
 
 
-def _settled(value: Scalar, device: torch.device) -> Scalar:
-    """A number, or a tensor on ``device`` that kernels can read."""
+def _settled(value: Any, device: torch.device) -> Any:
+    """A number, or a tensor on ``device`` that kernels can read, or a correction of steps that they can."""
+    if isinstance(value, BiasCorrection):
+        steps = value.steps
+        readable = steps.device == device and steps.dtype in (torch.float32, torch.float64)
+        return value if readable else _settled(value.vector, device)
     if type(value) in PLAIN or not isinstance(value, Tensor):
         return value
     if value.device != device:
@@ -149,11 +164,23 @@ def _settled(value: Scalar, device: torch.device) -> Scalar:
     return value if value.dtype in (torch.float32, torch.float64) else value.double()
 
 
-def _whereabouts(value: Scalar) -> int:
-    return value.data_ptr() + (value.dtype == torch.float32) if isinstance(value, Tensor) else 0
+def _known(value: Any) -> float:
+    """What the host knows of it."""
+    return value.beta if isinstance(value, BiasCorrection) else 0.0 if isinstance(value, Tensor) else value
 
 
-def _apart(value: Scalar) -> int:
+def _whereabouts(value: Any) -> int:
+    narrow = isinstance(value, Tensor) and value.dtype == torch.float32
+    return value.data_ptr() + NARROW * narrow if isinstance(value, Tensor) else 0
+
+
+def _addresses(steps: DeviceSteps) -> IntArray:
+    """Of the counts, each to be corrected."""
+    flags = CORRECTS + NARROW * (steps.dtype == torch.float32)
+    return np.array([step.data_ptr() for step in steps.each], dtype=np.int64) + flags
+
+
+def _apart(value: Any) -> int:
     """Bytes from one entry to the next."""
     return value.element_size() * value.stride(0) if isinstance(value, Tensor) and value.numel() > 1 else 0
 

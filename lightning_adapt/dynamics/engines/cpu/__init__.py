@@ -110,7 +110,7 @@ def _known(numbers: Sequence[Any]) -> Sequence[float] | None:
     """Numbers that the host knows; ``None`` if some are on a device."""
     if PLAIN.issuperset(map(type, numbers)):
         return numbers
-    if any(isinstance(x, Tensor) and not x.is_cpu for x in numbers):
+    if not all(type(x) in PLAIN or (isinstance(x, Tensor) and x.is_cpu and x.numel() == 1) for x in numbers):
         return None
     return [float(x) for x in numbers]
 
