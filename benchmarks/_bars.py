@@ -78,6 +78,6 @@ def verdicts(measured: Mapping[str, float], bars: Mapping[str, Bar] = BARS) -> T
     return table
 
 
-def unmeasured(measured: Mapping[str, float]) -> list[Bar]:
+def unmeasured(measured: Mapping[str, float]) -> dict[str, Bar]:
     """The bars that nobody has measured yet."""
-    return [bar for key, bar in BARS.items() if key not in measured]
+    return {key: bar for key, bar in BARS.items() if key not in measured}

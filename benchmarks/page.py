@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ def main() -> None:
 def filled(page: str, results: list[dict[str, Any]], bars: Mapping[str, Bar] = BARS) -> str:
     """The page with what ``results`` say between ``<!-- name -->`` and ``<!-- end -->``.
 
-    Quick runs are left out: they say nothing.
+    Quick runs are left out: they say nothing. A result with a sentence under ``outdated`` is of a program
+    that has changed much since: its tables are shown with it, its bars are to be measured again.
     """
     results = [result for result in results if not result["quick"]]
-    measured = {key: value for result in results for key, value in result["bars"].items()}
-    parts = {"bars": _markdown(verdicts(measured, bars)) or NOTHING, "unmeasured": _left(measured)}
+    measured = _bars(result for result in results if not result.get("outdated"))
+    before = _bars(result for result in results if result.get("outdated"))
+    parts = {"bars": _markdown(verdicts(measured, bars)) or NOTHING, "unmeasured": _left(measured, before)}
     for result in results:
         name = f"{result['name']}-{result['device']}"
         parts[name] = "\n\n".join([_made(result), *map(_section, result["tables"]), *_notes(result)])
@@ -49,10 +51,15 @@ def filled(page: str, results: list[dict[str, Any]], bars: Mapping[str, Bar] = B
     return re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
 
 
+def _bars(results: Iterable[dict[str, Any]]) -> dict[str, float]:
+    return {key: value for result in results for key, value in result["bars"].items()}
+
+
 def _made(result: dict[str, Any]) -> str:
     """One line on when and on what."""
     about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-    return f"Made {result['made']}: {about}."
+    outdated = f" **Outdated:** {result['outdated']}." if result.get("outdated") else ""
+    return f"Made {result['made']}: {about}.{outdated}"
 
 
 def _section(table: dict[str, Any]) -> str:
@@ -63,10 +70,13 @@ def _notes(result: dict[str, Any]) -> list[str]:
     return ["\n".join(f"- {note}" for note in result["notes"])] if result["notes"] else []
 
 
-def _left(measured: dict[str, float]) -> str:
-    """The bars nobody has measured, as a list."""
-    bars = [f"- {bar.where}: {bar.what}, {bar.asked}" for bar in unmeasured(measured)]
-    return "\n".join(bars) or "Nothing: every bar was measured."
+def _left(measured: dict[str, float], before: dict[str, float]) -> str:
+    """The bars nobody has measured, or not since much has changed, as a list."""
+    lines: list[str] = []
+    for key, bar in unmeasured(measured).items():
+        earlier = f" ({readable(before[key])} in an outdated measurement)" if key in before else ""
+        lines.append(f"- {bar.where}: {bar.what}, {bar.asked}{earlier}")
+    return "\n".join(lines) or "Nothing: every bar was measured."
 
 
 def _markdown(table: Table) -> str:

@@ -167,6 +167,17 @@ def test_the_page_is_filled_from_results(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "numba" not in page.filled(text, [RESULT | {"quick": True}])
 
 
+def test_what_is_outdated_is_shown_and_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = _load("page", monkeypatch)
+    text = "".join(f"<!-- {name} -->\n<!-- end -->\n" for name in ("bars", "unmeasured", "engines-cpu"))
+    filled = page.filled(text, [RESULT | {"outdated": "much has changed"}])
+    bars, left, tables = filled.split("<!-- end -->")[:3]
+    assert "Not measured yet" in bars
+    assert "÷ a fused AdamW step on the same tensors, ≤ 2.5 (aim 1.5) (3 in an outdated measurement)" in left
+    assert "**Outdated:** much has changed." in tables
+    assert "| numba | 1,234 | 0.988 |" in tables
+
+
 def test_the_page_has_a_place_for_every_benchmark() -> None:
     pages = [(ROOT / "docs" / name).read_text() for name in ("performance.md", "diagnosis.md")]
     page = "".join(pages)
