@@ -20,7 +20,8 @@ class Family:
 
     Args:
         step: Of one of them; ``None`` where they have none. Where steps are counted on a device, numbers that
-            follow from the count are vectors, with an entry for each of ``counts`` parameters.
+            follow from the count are vectors, with an entry for each of ``counts`` parameters, or a
+            `BiasCorrection` that stands for one.
         state: Of the same parameter: tells where each parameter has the tensors of its own step.
         counts: See ``step``; 0 where steps are counted on the host.
         gradient_factor: Of their rows, see `Row`.

@@ -160,9 +160,8 @@ def quantiles(
         Shape ``(len(qs), rows)``.
     """
     given = np.asarray(counts)
-    # A few dozen of hundreds of bins, and an empty one for q = 0.
-    used = np.logical_or.reduce(given, axis=0).nonzero()[0]
-    first, end = (max(int(used[0]) - 1, 0), int(used[-1]) + 1) if len(used) else (0, 1)
+    used = np.logical_or.reduce(given, axis=0).nonzero()[0]  # a few dozen of hundreds of bins
+    first, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
     counted = given[:, first:end].astype(np.float64)
     low, high = np.asarray(lowest, dtype=np.float64), np.asarray(highest, dtype=np.float64)
     reached = counted.cumsum(axis=1)
@@ -173,6 +172,6 @@ def quantiles(
     share = (target - (reached[rows, place] - inside)) / np.where(inside > 0, inside, 1.0)
     left, growth = bins.widths
     value = left[index] * growth[index] ** np.minimum(np.maximum(share, 0.0), 1.0)
-    value = np.where(index == 0, low, np.where(index == bins.size - 1, high, value))
+    value = np.where((index == 0) | (target == 0), low, np.where(index == bins.size - 1, high, value))
     found: FloatArray = np.where(total > 0, np.minimum(np.maximum(value, low), high), np.nan)
     return found

@@ -159,7 +159,7 @@ class _Families:
 
     def row(self, member: Member, view: StepView, count: float | DeviceCount) -> Row | None:
         """The row of ``member``; ``None`` where it belongs to no family."""
-        key = _likeness(view, member.group_index)
+        key = _likeness(view, member.group_index, count)
         if key not in self._found:
             self._found[key] = self._family(view)
         found = self._found[key]
@@ -183,20 +183,21 @@ def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | 
     """The family that a parameter with dense tensors founds; ``None`` if some have to be made for it."""
     if _reads(rule, view) != "stored":
         return None
+    steps = view.steps if isinstance(view, CountedView) else None
     step = canonical_step(rule, view)
-    counts = len(view.steps) if isinstance(view, CountedView) else 0
+    counts = 0 if steps is None else len(steps)
     try:
         return Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
     except LookupError:
         return None
 
 
-def _likeness(view: StepView, group_index: int) -> tuple[object, ...]:
+def _likeness(view: StepView, group_index: int, count: float | DeviceCount) -> tuple[object, ...]:
     """What a rule's numbers depend on: equal for parameters of one family."""
     gradient = view.gradient
     return (
         group_index,
-        view.steps.device if isinstance(view, CountedView) else view.step,
+        count.steps.device if isinstance(count, DeviceCount) else count,
         view.parameter.dtype,
         view.parameter.device,
         view.before is None,

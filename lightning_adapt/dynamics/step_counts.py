@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from lightning_adapt.dynamics.canonical import Scalar, StepView, host_number
+from lightning_adapt.dynamics.histograms import IntArray
 
 
 class DeviceSteps:
@@ -37,6 +40,11 @@ class DeviceSteps:
         """Of all of them; ``None`` if they differ."""
         dtypes = {step.dtype for step in self.each}
         return dtypes.pop() if len(dtypes) == 1 else None
+
+    @cached_property
+    def addresses(self) -> IntArray:
+        """Where they are."""
+        return np.array([step.data_ptr() for step in self.each], dtype=np.int64)
 
     @cached_property
     def vector(self) -> Tensor:
@@ -82,6 +90,11 @@ class StepCounts:
             for parameter in group["params"]:
                 step = self._optimizer.state.get(parameter, {}).get("step")
                 if isinstance(step, Tensor) and stays_on_device(step):
+                    if step.numel() != 1:
+                        raise ValueError(
+                            "`step` in an optimizer's state must be one number a parameter, got a tensor of "
+                            f"shape {tuple(step.shape)}; register a rule of your own that reads it"
+                        )
                     kept.setdefault(step.device, {})[id(parameter)] = step
         for steps in kept.values():
             found = DeviceSteps([*steps.values()])
@@ -96,29 +109,33 @@ def stays_on_device(step: Tensor) -> bool:
 class CountedView(StepView):
     """What a rule reads of all parameters that are alike, where steps are counted on a device.
 
-    Attributes:
-        steps: The counts of all of them.
+    Its ``step`` is a vector, made when it is asked for. A rule may set another, as in any view.
     """
 
-    __slots__ = ("steps",)
-    steps: DeviceSteps
+    __slots__ = ("_counted",)
+    _counted: DeviceSteps | Scalar
 
     @property
     def step(self) -> Scalar:
-        """The counts as a vector."""
-        return self.steps.vector
+        """The counts as a vector, or what they were set to."""
+        return self._counted.vector if isinstance(self._counted, DeviceSteps) else self._counted
 
     @step.setter
     def step(self, steps: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.steps = steps
+        self._counted = steps
+
+    @property
+    def steps(self) -> DeviceSteps | None:
+        """The counts, unless ``step`` was set to something else."""
+        return self._counted if isinstance(self._counted, DeviceSteps) else None
 
 
 @dataclass(frozen=True, eq=False)
 class BiasCorrection:
-    """``1 / (1 - beta**t)`` with the count of each parameter, as a number that nobody has computed yet.
+    """``1 / (1 - beta**t)`` with the count of each parameter, computed when somebody asks for the numbers.
 
     Torch would launch several kernels for it, beside those that bring the counts together; a kernel that is
-    launched anyway can read each count where it is.
+    launched anyway can read each count where it is. Who computes with it computes with the vector.
 
     Args:
         beta: Of the moment.
@@ -133,17 +150,42 @@ class BiasCorrection:
         """The numbers, one a parameter."""
         return 1 / (1 - self.beta**self.steps.vector)
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever a tensor has."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.vector, name)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Torch's functions, and operators of its tensors."""
+        args, kwargs = tree_map(lambda x: x.vector if isinstance(x, cls) else x, (args, kwargs or {}))
+        return function(*args, **kwargs)
+
+
+def _by_vector(name: str) -> Callable[..., Any]:
+    return lambda self, *others: getattr(Tensor, name)(self.vector, *others)
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "radd", "rsub", "rmul", "rtruediv", "rpow"):
+    setattr(BiasCorrection, f"__{_name}__", _by_vector(f"__{_name}__"))
+for _name in ("neg", "lt", "le", "gt", "ge"):
+    setattr(BiasCorrection, f"__{_name}__", _by_vector(f"__{_name}__"))
+
 
 def bias_correction(view: StepView, beta: float | Tensor) -> Scalar:
-    """``1 / (1 - beta**step)``, for rules that hand it on as it is (Kingma & Ba 2015).
+    """``1 / (1 - beta**step)`` (Kingma & Ba 2015).
 
     Args:
         view: From which ``step`` is taken.
         beta: Of the moment.
 
     Returns:
-        A number; a `BiasCorrection` in the place of a vector of them, which families understand.
+        A number, or a `BiasCorrection` in the place of a vector of them.
     """
-    if isinstance(view, CountedView) and not isinstance(beta, Tensor):
-        return cast(Scalar, BiasCorrection(beta, view.steps))
+    steps = view.steps if isinstance(view, CountedView) else None
+    if steps is not None and not isinstance(beta, Tensor):
+        return cast(Scalar, BiasCorrection(beta, steps))
     return 1 / (1 - beta**view.step)

@@ -75,7 +75,9 @@ def summaries(
     np.divide(others[:, 0], norms, out=cosine, where=norms > 0)
     if table.histograms is not None:
         counted = table.histograms[:, 0]
-        counts = [(counted if rows is None else counted[rows]).sum(axis=0) for rows in selections]
+        counts = [
+            (counted if rows is None else counted[rows]).sum(axis=0, dtype=np.int64) for rows in selections
+        ]
         qs, lowest, highest = [*EFFECTIVE_LR_QUANTILES.values()], found[:, at.lowest], found[:, at.highest]
         found[:, at.quantiles] = quantiles(np.array(counts), qs, EFFECTIVE_LR, lowest, highest).T
     return [dict(zip(table.columns, figures, strict=True)) for figures in found.tolist()]

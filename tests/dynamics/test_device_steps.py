@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,15 @@ from helpers.interpreter import hasten
 from helpers.operations import Operations
 from torch import Tensor
 
-from lightning_adapt.dynamics import step_counts
+from lightning_adapt.dynamics import step_counts, update_rules
+from lightning_adapt.dynamics.canonical import CanonicalStep, StepView
 from lightning_adapt.dynamics.engines import find_engine, reference
 from lightning_adapt.dynamics.engines.packed import COUNTS, Packed
 from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.rows import build_rows
-from lightning_adapt.dynamics.step_counts import BiasCorrection
+from lightning_adapt.dynamics.rules_adaptive import adam
+from lightning_adapt.dynamics.step_counts import BiasCorrection, DeviceSteps
+from lightning_adapt.dynamics.update_rules import UpdateRule
 
 BIAS_CORRECTED = [
     (torch.optim.Adam, {}),
@@ -85,6 +90,62 @@ def test_a_beta_that_is_a_tensor_is_computed_with() -> None:
         watched.optimizer.state[p] = {"step": torch.tensor(2.0), **state}
     watched.check()
     assert watched.check()
+
+
+class _Own(torch.optim.Adam):
+    """Has a rule of the user's."""
+
+
+def _copied(view: StepView) -> CanonicalStep:
+    return adam(replace(view, group={**view.group, "eps": 0.5}))
+
+
+def _counted_on(view: StepView) -> CanonicalStep:
+    view.step = view.step + 1
+    return adam(view)
+
+
+def _computed_with(view: StepView) -> CanonicalStep:
+    step = adam(view)
+    factor, correction = step.first_moment_factor, step.second_moment_correction
+    step.first_moment_factor = -(1 - factor) / 2 * (correction > 0.5)
+    step.lr = 0.1 * correction**0.5 + 1 / correction
+    return step
+
+
+@pytest.mark.parametrize("read", [_copied, _counted_on, _computed_with])
+def test_rules_of_others_may_do_what_they_like(
+    read: Callable[[StepView], CanonicalStep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(update_rules._RULES, _Own, UpdateRule(read, reads="stored", shared=True))
+    watched, said = watched_optimizer(_Own), []
+    for _ in range(3):
+        watched.step()
+    happenings.behind(watched)
+    for on_device in (True, False):
+        monkeypatch.setattr(step_counts, "stays_on_device", lambda step, there=on_device: there)
+        said.append(reference.measure(watched.rows()).figures)
+    assert said[0].isfinite().any()
+    torch.testing.assert_close(said[0], said[1], equal_nan=True)
+
+
+def test_a_correction_is_what_torch_makes_of_it() -> None:
+    steps = DeviceSteps([torch.tensor(1.0), torch.tensor(3.0)])
+    lazy, wanted = BiasCorrection(0.5, steps), torch.tensor([2.0, 8 / 7], dtype=torch.float64)
+    anything: Any = lazy
+    for found in (torch.sqrt(anything), anything.sqrt(), anything**0.5, torch.pow(anything, exponent=0.5)):
+        torch.testing.assert_close(found, wanted.sqrt(), rtol=1e-15, atol=0)
+    assert torch.equal(wanted * anything, anything * anything)
+    assert torch.equal(torch.stack([wanted, anything.vector]), torch.stack([anything, wanted]))
+    assert copy.copy(lazy).steps is steps
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_count_of_many_numbers_is_told() -> None:
+    watched = _steady(torch.optim.Adam)
+    watched.optimizer.state[happenings.parameters(watched)[1]]["step"] = torch.ones(5)
+    with pytest.raises(ValueError, match="`step` in an optimizer's state must be one number a parameter"):
+        watched.check()
 
 
 def _agree(ours: Packed, theirs: Packed) -> None:

@@ -54,3 +54,15 @@ def test_quantile_of_open_bins_is_the_extreme() -> None:
     counts[0, 0], counts[1, -1] = 5, 5
     assert quantile(counts, 0.5, EFFECTIVE_LR, [0.0, 1e30], [0.0, np.inf]).tolist() == [0.0, np.inf]
     assert np.isnan(quantile(np.zeros((1, EFFECTIVE_LR.size)), 0.5, EFFECTIVE_LR, [0.0], [0.0])[0])
+
+
+def test_a_row_s_quantiles_are_its_own() -> None:
+    counts = np.zeros((2, EFFECTIVE_LR.size), dtype=int)
+    counts[0, 300], counts[1, 100] = 10, 10
+    ends = np.array([1e-9, 1e-12]), np.array([1e6, 1e-6])
+    for q in (0.0, 0.3, 1.0):
+        both = quantile(counts, q, EFFECTIVE_LR, *ends)
+        for row in range(2):
+            alone = quantile(counts[row : row + 1], q, EFFECTIVE_LR, *(end[row : row + 1] for end in ends))
+            assert both[row] == alone[0]
+    assert quantile(counts, 0.0, EFFECTIVE_LR, *ends).tolist() == [1e-9, 1e-12]

@@ -54,6 +54,17 @@ def _table(**columns: list[float]) -> DynamicsTable:
     return DynamicsTable(tuple(RowInfo(f"p{i}", "g", (10,), "float32") for i in range(rows)), values, step=1)
 
 
+def test_a_cosine_weighs_the_finite_gradients() -> None:
+    table = _table(
+        update_rms=[1.0, 1.0],
+        grad_rms=[1.0, 1.0],
+        update_grad_cosine=[-1.0, 0.0],
+        grad_nonfinite_frac=[0.5, 0.0],
+    )
+    # Squared norms of updates 10 and 10, of gradients 5 and 10; dot products -sqrt(10 * 5) and 0.
+    assert summarise(table)["update_grad_cosine"] == pytest.approx(-np.sqrt(10 * 5) / np.sqrt(20 * 15))
+
+
 def test_worst_rows_come_first() -> None:
     table = _table(
         eps_floor_frac=[0.0, 0.5, 0.0, 0.0],

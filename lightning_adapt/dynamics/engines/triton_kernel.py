@@ -30,7 +30,7 @@ def begin(table, counts, rows, size, FETCH: tl.constexpr, SIZE: tl.constexpr):
         values = table.to(tl.pointer_type(tl.float64), bitcast=True) + at
         beta = tl.load(values, mask=there & corrects, other=0.5)
         power = tl.exp(value * tl.log(beta))  # 0 for beta = 0, whose logarithm is -inf
-        power = tl.where(value == 1, beta, power)
+        power = tl.where(value == 1, beta, tl.where(value == 0, 1.0, power))
         tl.store(values, tl.where(corrects, 1.0 / (1.0 - power), value), mask=there)
 
 

@@ -121,7 +121,8 @@ class Numbers:
         """Numbers that rows have in common.
 
         Args:
-            families: One entry for each of `SCALARS`: a number, or a tensor with one or many.
+            families: One entry for each of `SCALARS`: a number, a tensor with one or many, or a
+                `BiasCorrection` of many.
             which: Of these are those of each row.
             places: Which entry of a tensor with many.
             device: Where they are read.
@@ -130,7 +131,7 @@ class Numbers:
         whereabouts, apart = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
         alive: list[Any] = []
         numbers: list[Sequence[float]] = []
-        corrections: list[tuple[int, int, DeviceSteps]] = []
+        corrected: dict[int, tuple[DeviceSteps, npt.NDArray[np.bool_]]] = {}
         for i, family in enumerate(families):
             known: Sequence[Any] = family
             if not PLAIN.issuperset(map(type, known)):
@@ -138,14 +139,17 @@ class Numbers:
                 alive.append(settled)
                 whereabouts[i] = [_whereabouts(value) for value in settled]
                 apart[i] = [_apart(value) for value in settled]
-                lazy = [(j, x.steps) for j, x in enumerate(settled) if isinstance(x, BiasCorrection)]
-                corrections += [(i, j, steps) for j, steps in lazy]
+                for j, value in enumerate(settled):
+                    if isinstance(value, BiasCorrection):
+                        steps = value.steps
+                        corrected.setdefault(id(steps), (steps, np.zeros(size, np.bool_)))[1][i, j] = True
                 known = [_known(value) for value in settled]
             numbers.append(known)
         there = whereabouts[which] + places[:, None] * apart[which]
-        for i, j, steps in corrections:
-            rows = which == i
-            there[rows, j] = _addresses(steps)[places[rows]]
+        for steps, where in corrected.values():
+            flags = CORRECTS + NARROW * (steps.dtype == torch.float32)
+            counts = steps.addresses.take(places, mode="clip") + flags  # rows of others have other places
+            np.copyto(there, counts[:, None], where=where[which])
         return cls(np.array(numbers, dtype=np.float64)[which], there, alive)
 
 
@@ -172,12 +176,6 @@ def _known(value: Any) -> float:
 def _whereabouts(value: Any) -> int:
     narrow = isinstance(value, Tensor) and value.dtype == torch.float32
     return value.data_ptr() + NARROW * narrow if isinstance(value, Tensor) else 0
-
-
-def _addresses(steps: DeviceSteps) -> IntArray:
-    """Of the counts, each to be corrected."""
-    flags = CORRECTS + NARROW * (steps.dtype == torch.float32)
-    return np.array([step.data_ptr() for step in steps.each], dtype=np.int64) + flags
 
 
 def _apart(value: Any) -> int:

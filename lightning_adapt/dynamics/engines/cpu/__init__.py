@@ -19,6 +19,7 @@ from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, desc
 from lightning_adapt.dynamics.engines.packed import Packed, concatenated, layout_of
 from lightning_adapt.dynamics.engines.steady import Steady, SteadyRows
 from lightning_adapt.dynamics.histograms import sample_stride
+from lightning_adapt.dynamics.step_counts import BiasCorrection
 from lightning_adapt.dynamics.table import RowInfo
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.float64: FLOAT64}
@@ -110,8 +111,9 @@ def _known(numbers: Sequence[Any]) -> Sequence[float] | None:
     """Numbers that the host knows; ``None`` if some are on a device."""
     if PLAIN.issuperset(map(type, numbers)):
         return numbers
-    if not all(type(x) in PLAIN or (isinstance(x, Tensor) and x.is_cpu and x.numel() == 1) for x in numbers):
-        return None
+    for x in numbers:
+        if isinstance(x, BiasCorrection) or (isinstance(x, Tensor) and not (x.is_cpu and x.numel() == 1)):
+            return None
     return [float(x) for x in numbers]
 
 
