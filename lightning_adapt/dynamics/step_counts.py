@@ -161,8 +161,8 @@ class BiasCorrection:
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Torch's functions, and operators of its tensors."""
-        args, kwargs = tree_map(lambda x: x.vector if isinstance(x, cls) else x, (args, kwargs or {}))
-        return function(*args, **kwargs)
+        given: Any = tree_map(lambda x: x.vector if isinstance(x, cls) else x, (args, kwargs or {}))
+        return function(*given[0], **given[1])
 
 
 def _by_vector(name: str) -> Callable[..., Any]:
