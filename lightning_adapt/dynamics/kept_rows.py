@@ -120,7 +120,7 @@ def _noted(row: Row) -> tuple[FamilyRow, Descriptor] | None:
 
 
 _PLAIN = (Tensor, nn.Parameter)
-_FORM = attrgetter("dtype", "shape")
+_DTYPE = attrgetter("dtype")
 _FACTS = attrgetter("dtype", "layout", "shape", "device")
 
 
@@ -136,9 +136,9 @@ def _facts(tensors: Sequence[Tensor]) -> list[Any]:
 def _forms(tensors: Sequence[Tensor]) -> list[Any]:
     """What a kernel has to know of tensors that are the very ones of before, at the same addresses."""
     contiguous = [*map(Tensor.is_contiguous, tensors)]
-    forms: list[Any] = [*map(_FORM, tensors), *contiguous]
+    forms: list[Any] = [*map(_DTYPE, tensors), *map(Tensor.numel, tensors), *contiguous]
     if not all(contiguous):
-        forms += map(Tensor.stride, tensors)
+        forms += [(x.shape, x.stride()) for x in tensors]
     return forms
 
 

@@ -93,7 +93,7 @@ class StepCounts:
                     if step.numel() != 1:
                         raise ValueError(
                             "`step` in an optimizer's state must be one number a parameter, got a tensor of "
-                            f"shape {tuple(step.shape)}; register a rule of your own that reads it"
+                            f"shape {tuple(step.shape)}; keep other counts under another name"
                         )
                     kept.setdefault(step.device, {})[id(parameter)] = step
         for steps in kept.values():
@@ -169,9 +169,8 @@ def _by_vector(name: str) -> Callable[..., Any]:
     return lambda self, *others: getattr(Tensor, name)(self.vector, *others)
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow", "radd", "rsub", "rmul", "rtruediv", "rpow"):
-    setattr(BiasCorrection, f"__{_name}__", _by_vector(f"__{_name}__"))
-for _name in ("neg", "lt", "le", "gt", "ge"):
+_OPERATORS = "add sub mul truediv pow radd rsub rmul rtruediv rpow neg lt le gt ge"
+for _name in _OPERATORS.split():  # Python looks for these in the class alone
     setattr(BiasCorrection, f"__{_name}__", _by_vector(f"__{_name}__"))
 
 
