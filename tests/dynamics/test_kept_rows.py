@@ -205,6 +205,24 @@ def test_rows_that_always_change_are_kept_ever_less_often(monkeypatch: pytest.Mo
     assert watched.check()
 
 
+def test_many_rows_seldom_set_off_the_garbage_collector() -> None:
+    groups = [{"params": [nn.Parameter(torch.ones(1)) for _ in range(2000)]}]
+    watched = Watched(torch.optim.Adam(groups, foreach=True), {})
+    for p in happenings.parameters(watched):
+        p.grad = torch.ones(1)
+    _steady(watched)
+    thresholds = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        gc.collect()
+        before = gc.get_stats()[0]["collections"]
+        assert isinstance(watched.rows(), SteadyRows)
+        # Some four objects a row; with four more for each tensor of its state it was 31, and twice as slow.
+        assert gc.get_stats()[0]["collections"] - before <= 15
+    finally:
+        gc.set_threshold(*thresholds)
+
+
 def test_rows_on_several_devices_are_not_kept() -> None:
     parameters = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, device="meta"))]
     optimizer = torch.optim.Adam(parameters, foreach=False)
