@@ -216,7 +216,7 @@ def test_many_rows_seldom_set_off_the_garbage_collector() -> None:
         gc.set_threshold(700, 10, 10)
         gc.collect()
         before = gc.get_stats()[0]["collections"]
-        assert isinstance(watched.rows(), SteadyRows)
+        assert isinstance(watched.kept.rows(watched.members, watched.now), SteadyRows)
         # Some four objects a row; with four more for each tensor of its state it was 31, and twice as slow.
         assert gc.get_stats()[0]["collections"] - before <= 15
     finally:
