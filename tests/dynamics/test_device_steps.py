@@ -184,6 +184,15 @@ def _kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
     return triton
 
 
+def _kernels_agree(engine: Any, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that read counts where they are say what the reference does with counts on the host."""
+    rows = watched.rows()
+    assert isinstance(rows, SteadyRows)
+    ours = engine.measure(rows)
+    monkeypatch.setattr(step_counts, "stays_on_device", lambda step: False)
+    _agree(ours, reference.measure(build_rows(watched.optimizer, watched.members, watched.now)))
+
+
 @needs_interpreter
 @ignore_numpy
 @pytest.mark.usefixtures("on_device")
@@ -193,11 +202,7 @@ def test_kernels_correct_each_parameter_by_its_own_count(
     cls: Any, options: dict[str, Any], steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, watched = _kernels(monkeypatch), _steady(cls, steps, **options)
-    rows = watched.rows()
-    assert isinstance(rows, SteadyRows)
-    ours = engine.measure(rows)
-    monkeypatch.setattr(step_counts, "stays_on_device", lambda step: False)
-    _agree(ours, reference.measure(build_rows(watched.optimizer, watched.members, watched.now)))
+    _kernels_agree(engine, watched, monkeypatch)
 
 
 @needs_interpreter
@@ -213,11 +218,7 @@ def test_counts_of_other_dtypes_and_shapes(
         watched.optimizer.state[p]["step"] = change(watched.optimizer.state[p]["step"])
     watched.check()
     watched.check()
-    rows = watched.rows()
-    assert isinstance(rows, SteadyRows)
-    ours = engine.measure(rows)
-    monkeypatch.setattr(step_counts, "stays_on_device", lambda step: False)
-    _agree(ours, reference.measure(build_rows(watched.optimizer, watched.members, watched.now)))
+    _kernels_agree(engine, watched, monkeypatch)
 
 
 @needs_interpreter

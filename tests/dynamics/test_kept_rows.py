@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from itertools import pairwise
@@ -18,16 +18,15 @@ from helpers.cases import Case, Small, all_optimizers
 from helpers.happenings import Watched, watched_optimizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_adapt.dynamics import kept_rows, rows
+from lightning_adapt.dynamics import kept_rows, rows, step_counts
 from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines import find_engine, installed
 from lightning_adapt.dynamics.engines.descriptors import describe
 from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.kept_rows import KeptRows
 from lightning_adapt.dynamics.rows import build_rows
-from lightning_adapt.dynamics.step_counts import DeviceCount, DeviceSteps, StepCounts
 from lightning_adapt.dynamics.update_rules import rule_for
 
 ENGINES = [name for name in ("eager", "numba", "reference") if installed(name)]
@@ -114,21 +113,8 @@ def test_whatever_happens_rows_are_right(
             watched.check()
 
 
-class _Counts(StepCounts):
-    """Counts as on a device, in one vector, on whatever device they are."""
-
-    def of(self, parameter: Tensor, state: Mapping[str, Any]) -> float | DeviceCount:
-        steps = {
-            id(p): self._optimizer.state[p]["step"]
-            for group in self._optimizer.param_groups
-            for p in group["params"]
-        }
-        return DeviceCount(DeviceSteps([*steps.values()]), [*steps].index(id(parameter)))
-
-
 def test_counts_on_a_device_are_read_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (rows, kept_rows):
-        monkeypatch.setattr(module, "StepCounts", _Counts)
+    monkeypatch.setattr(step_counts, "stays_on_device", lambda step: True)
     watched = watched_optimizer(torch.optim.RAdam, weight_decay=0.1)
     _steady(watched)
     happenings.behind(watched)  # an entry of the vector is another number, and all the rest as it was

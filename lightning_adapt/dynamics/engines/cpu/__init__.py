@@ -174,10 +174,12 @@ def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
     if key not in plans:
         plans[key] = _Plan.of(rows.steady, histograms)
     plan: _Plan | None = plans[key]
+    if plan is None:
+        return None
     numbers = array("d")
     for family in rows.numbers:
         known = _known(family)
-        if plan is None or known is None:
+        if known is None:
             return None
         numbers.extend(known)
-    return None if plan is None else plan.measured(array("q", rows.addresses), numbers)
+    return plan.measured(array("q", rows.addresses), numbers)
