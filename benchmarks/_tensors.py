@@ -112,11 +112,10 @@ class Bench:
         As with a large model, there is a copy from before the step only in half precision, where what is
         stored does not tell the update.
         """
-        with torch.no_grad():
-            rows = self._rows.rows(self._members, self._now)
-            source = "measured" if self._now.before else "predicted"
-            about = {"step": 1, "optimizer": "AdamW", "update_source": source}
-            return take(engine, rows, {"lr/group_0": 1e-6}, histograms=True, about=about)
+        rows = self._rows.rows(self._members, self._now)
+        source = "measured" if self._now.before else "predicted"
+        about = {"step": 1, "optimizer": "AdamW", "update_source": source}
+        return take(engine, rows, {"lr/group_0": 1e-6}, histograms=True, about=about)
 
     def bytes_to_read(self) -> int:
         """Bytes of the tensors that a reading needs, each read once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from operator import attrgetter, is_, itemgetter
 from typing import Any
@@ -15,8 +15,10 @@ from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines.descriptors import Descriptor, describe
 from lightning_adapt.dynamics.engines.steady import Steady, SteadyRows
 from lightning_adapt.dynamics.family import Family, FamilyRow
-from lightning_adapt.dynamics.rows import NOTHING, Circumstances, Member, build_rows, family_of, view_of
-from lightning_adapt.dynamics.step_counts import DeviceCount, StepCounts
+from lightning_adapt.dynamics.kept_numbers import KeptNumbers
+from lightning_adapt.dynamics.rows import Circumstances, Member, build_rows
+from lightning_adapt.dynamics.seen import Seen
+from lightning_adapt.dynamics.step_counts import READABLE
 from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
 
 #: Readings until rows are kept again, at most, where they change from one to the next anyway.
@@ -62,7 +64,7 @@ class KeptRows:
         rule = rule_for(self._optimizer)
         if whole or rule is None or not rule.shared:
             return build_rows(self._optimizer, members, now, whole=whole)
-        seen = _Seen(self._optimizer, members, now)
+        seen = Seen(self._optimizer, members, now)
         if self._kept is not None:
             steady = self._kept.again(seen, rule)
             if steady is not None:
@@ -78,7 +80,7 @@ class KeptRows:
         self._kept, self._lost = None, self._lost + 1
         self._wait = min((1 << (self._lost - 1)) - 1, _LONGEST_WAIT)
 
-    def _noting(self, rows: Iterable[Row], seen: _Seen) -> Iterator[Row]:
+    def _noting(self, rows: Iterable[Row], seen: Seen) -> Iterator[Row]:
         """Pass ``rows`` on, and keep what there is to be kept if that goes for all of them."""
         noted: list[tuple[FamilyRow, Descriptor]] = []
         goes = _is_ordinary(seen)
@@ -94,7 +96,7 @@ class KeptRows:
             self._lose()
 
 
-def _is_ordinary(seen: _Seen) -> bool:
+def _is_ordinary(seen: Seen) -> bool:
     """Whether there is nothing but real tensors in memory, the parameters on one device."""
     held, fresh = _tensors(seen)
     if not all(type(x) in _PLAIN for x in (*seen.parameters, *held, *fresh)):
@@ -142,34 +144,6 @@ def _forms(tensors: Sequence[Tensor]) -> list[Any]:
     return forms
 
 
-class _Seen:
-    """Everything that rows are made of, as it is now."""
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, members: Sequence[Member], now: Circumstances
-    ) -> None:
-        self.optimizer, self.members, self.now = optimizer, members, now
-        state, before = optimizer.state, now.before
-        self.parameters = [member.parameter for member in members]
-        self.states = [state.get(parameter, NOTHING) for parameter in self.parameters]
-        self.names = [*map(tuple, self.states)]
-        self.held = [value for state in self.states for value in state.values()]
-        self.gradients = [parameter.grad for parameter in self.parameters]
-        self.befores = None if before is None else [before.get(id(x)) for x in self.parameters]
-
-    @property
-    def fresh(self) -> list[Tensor | None]:
-        """Those that are others at each step."""
-        return self.gradients if self.befores is None else self.gradients + self.befores
-
-    def rows(self, families: Sequence[Family], steady: Steady) -> Iterator[Row]:
-        """The rows one by one, for whoever wants to see them."""
-        for at, info in enumerate(steady.infos):
-            family, parameter = families[steady.families[at]], self.parameters[at].detach()
-            before, gradient = None if self.befores is None else self.befores[at], self.gradients[at]
-            yield family.row(info, parameter, before, gradient, self.states[at], steady.places[at])
-
-
 class _Kept:
     """What is known of rows, and how to find out whether it still holds.
 
@@ -177,11 +151,11 @@ class _Kept:
         seen: When they were built.
         families: Of the rows.
         steady: What kernels make use of.
-        slots: Where the tensors of each row are among the parameters, the tensors of all states and those
-            that are others at each step, one after the other; -1 for none.
+        slots: Where the tensors of each row, then the step counts of all rows are among the parameters, the
+            tensors of all states and those that are others at each step, one after the other; -1 for none.
     """
 
-    def __init__(self, seen: _Seen, families: Sequence[Family], steady: Steady, slots: Sequence[int]) -> None:
+    def __init__(self, seen: Seen, families: Sequence[Family], steady: Steady, slots: Sequence[int]) -> None:
         self._members, self._names = seen.members, seen.names
         self._types = _types(seen)
         held, fresh = _tensors(seen)
@@ -189,11 +163,10 @@ class _Kept:
         self._held = [ref(x).__call__ for x in held]
         self._addresses, self._forms = [*map(Tensor.data_ptr, lasting)], _forms(lasting)
         self._facts = _facts(fresh)
-        self._families = [(family.names, family.form) for family in families]
-        self._founders = [steady.families.index(place) for place in range(len(families))]
+        self._numbers = KeptNumbers(families, steady)
         self._steady, self._slots = steady, itemgetter(*slots)
 
-    def again(self, seen: _Seen, rule: UpdateRule) -> SteadyRows | None:
+    def again(self, seen: Seen, rule: UpdateRule) -> SteadyRows | None:
         """The rows, or ``None`` if anything is not as it was."""
         if seen.members is not self._members or seen.names != self._names or _types(seen) != self._types:
             return None
@@ -204,39 +177,19 @@ class _Kept:
         addresses = [*map(Tensor.data_ptr, lasting)]
         if addresses != self._addresses or _forms(lasting) != self._forms or _facts(fresh) != self._facts:
             return None
-        families = self._asked(seen, rule)
-        if families is None:
+        numbers = self._numbers.now(seen, rule)
+        if numbers is None:
             return None
         addresses += map(Tensor.data_ptr, fresh)
         addresses.append(0)
-        numbers = [family.numbers for family in families]
-        return SteadyRows(
-            self._steady, self._slots(addresses), numbers, lambda: seen.rows(families, self._steady)
-        )
-
-    def _asked(self, seen: _Seen, rule: UpdateRule) -> list[Family] | None:
-        """The families with the numbers of this step, ``None`` where others belong together now."""
-        counts = StepCounts(seen.optimizer, seen.now.steps_seen)
-        steps = [*map(counts.of, seen.parameters, seen.states)]
-        alike = [step.steps.device if isinstance(step, DeviceCount) else step for step in steps]
-        if alike != [alike[self._founders[family]] for family in self._steady.families]:
-            return None
-        families: list[Family] = []
-        for at, known in zip(self._founders, self._families, strict=True):
-            parameter = seen.parameters[at]
-            view = view_of(seen.optimizer, seen.members[at], parameter, seen.states[at], steps[at], seen.now)
-            family = family_of(rule, view, seen.now)
-            if family is None or (family.names, family.form) != known:
-                return None
-            families.append(family)
-        return families
+        return SteadyRows(self._steady, self._slots(addresses), numbers, seen.rows)
 
 
-def _types(seen: _Seen) -> list[type]:
+def _types(seen: Seen) -> list[type]:
     return [*map(type, seen.held), *map(type, seen.fresh)]
 
 
-def _tensors(seen: _Seen) -> tuple[list[Tensor], list[Tensor]]:
+def _tensors(seen: Seen) -> tuple[list[Tensor], list[Tensor]]:
     """Those of the state, and those that are others at each step."""
     return _only_tensors(seen.held), _only_tensors(seen.fresh)
 
@@ -245,22 +198,34 @@ def _only_tensors(values: Sequence[Any]) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor)]
 
 
-def _kept(noted: Sequence[tuple[FamilyRow, Descriptor]], seen: _Seen) -> _Kept:
+def _kept(noted: Sequence[tuple[FamilyRow, Descriptor]], seen: Seen) -> _Kept:
     """What there is to know of rows."""
-    families = [*{id(row.family): row.family for row, _ in noted}.values()]
+    rows, each = [row for row, _ in noted], [described for _, described in noted]
+    families = [*{id(row.family): row.family for row in rows}.values()]
     order = {id(family): place for place, family in enumerate(families)}
+    counts = [_count(row, state) for row, state in zip(rows, seen.states, strict=True)]
     steady = Steady(
-        infos=tuple([row.info for row, _ in noted]),
-        dtypes=tuple([tuple([x if x is None else x.dtype for x in each.tensors]) for _, each in noted]),
-        forms=tuple([each.form for _, each in noted]),
-        families=tuple([order[id(row.family)] for row, _ in noted]),
-        places=tuple([row.place for row, _ in noted]),
-        device=noted[0][0].parameter.device,
+        infos=tuple([row.info for row in rows]),
+        dtypes=tuple([tuple([x if x is None else x.dtype for x in row.tensors]) for row in each]),
+        forms=tuple([row.form for row in each]),
+        families=tuple([order[id(row.family)] for row in rows]),
+        places=tuple([row.place for row in rows]),
+        counts=tuple([None if count is None else count.dtype for count in counts]),
+        device=rows[0].parameter.device,
     )
-    return _Kept(seen, families, steady, _slots([row.family for row, _ in noted], seen))
+    return _Kept(seen, families, steady, _slots([row.family for row in rows], counts, seen))
 
 
-def _slots(families: Sequence[Family], seen: _Seen) -> list[int]:
+def _count(row: FamilyRow, state: Mapping[str, Any]) -> Tensor | None:
+    """The step count of ``row`` if engines can read it where it is."""
+    count = state.get("step")
+    if row.family.step is None or not isinstance(count, Tensor):
+        return None
+    readable = count.dtype in READABLE and count.numel() == 1 and count.device == row.parameter.device
+    return count if readable else None
+
+
+def _slots(families: Sequence[Family], counts: Sequence[Tensor | None], seen: Seen) -> list[int]:
     """See `_Kept`. By position: one tensor may be the gradient of two parameters for once."""
     numbers = count()
     parameters = [next(numbers) for _ in seen.parameters]
@@ -271,6 +236,7 @@ def _slots(families: Sequence[Family], seen: _Seen) -> list[int]:
     for at, family in enumerate(families):
         slots += (parameters[at], befores[at], gradients[at])
         slots += [-1 if name is None else states[at][name] for name in family.names]
+    slots += [-1 if x is None else state["step"] for x, state in zip(counts, states, strict=True)]
     return slots
 
 

@@ -320,11 +320,10 @@ class DynamicsProbe:
             **armed.about,
         }
         grouped = () if self._row_groups is None else self._row_groups.parameters
-        with torch.no_grad():
-            rows = self._rows.rows(watched, now, whole=grouped)
-            if self._row_groups is not None:
-                rows = self._row_groups.split(rows)
-            self._pending.append(take(self._engine, rows, scalars, histograms=self._histograms, about=about))
+        rows = self._rows.rows(watched, now, whole=grouped)
+        if self._row_groups is not None:
+            rows = self._row_groups.split(rows)
+        self._pending.append(take(self._engine, rows, scalars, histograms=self._histograms, about=about))
 
     def _current_members(self) -> list[Member]:
         """The rows, rebuilt when parameters or groups were added."""

@@ -14,7 +14,7 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepV
 from lightning_adapt.dynamics.engines import default_chunk
 from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.pieces import any_sparse, cut
-from lightning_adapt.dynamics.step_counts import CountedView, DeviceCount, StepCounts
+from lightning_adapt.dynamics.step_counts import CountedView, DeviceCount, DeviceSteps, HostSteps, StepCounts
 from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.dynamics.update_rules import Reads, UpdateRule, rule_for
 
@@ -117,7 +117,7 @@ def build_rows(
             if row is not None:
                 yield row
                 continue
-        own = count.steps.vector[count.place] if isinstance(count, DeviceCount) else count
+        own = count.steps.value[count.place] if isinstance(count, DeviceCount) else count
         view = view_of(optimizer, member, parameter, state, own, now)
         view.remembered = now.remembered.get(id(member.parameter), NOTHING)
         yield from _alone(rule, member, view, now, whole=in_one)
@@ -132,22 +132,27 @@ def view_of(
     member: Member,
     parameter: Tensor,
     state: Mapping[str, Any],
-    count: Scalar | DeviceCount,
+    count: Scalar | DeviceCount | HostSteps,
     now: Circumstances,
 ) -> StepView:
-    """What a rule reads; with a `DeviceCount` that is of all members of a family."""
-    kind: Any = CountedView if isinstance(count, DeviceCount) else StepView
+    """What a rule reads; where ``count`` is no number it is of all members of a family."""
+    kind: Any = CountedView if isinstance(count, DeviceCount | HostSteps) else StepView
     view: StepView = kind(
         parameter,
         member.parameter.grad,
         state,
-        now.groups.get(member.group_index) or optimizer.param_groups[member.group_index],
+        group_of(optimizer, member, now),
         count.steps if isinstance(count, DeviceCount) else count,
         None if now.before is None else now.before.get(id(member.parameter)),
         None,
         NOTHING,
     )
     return view
+
+
+def group_of(optimizer: torch.optim.Optimizer, member: Member, now: Circumstances) -> Mapping[str, Any]:
+    """The parameter group of ``member``, as the step used it."""
+    return now.groups.get(member.group_index) or optimizer.param_groups[member.group_index]
 
 
 class _Families:
@@ -175,19 +180,28 @@ class _Families:
         tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
         if any(x.layout != torch.strided or x.is_complex() for x in tensors):
             return None
-        family = family_of(self._rule, view, self._now)
+        family = family_of(self._rule, view, view.state, self._now)
         return None if family is None else (family, _state_dtype(family.step))
 
 
-def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | None:
-    """The family that a parameter with dense tensors founds; ``None`` if some have to be made for it."""
+def family_of(
+    rule: UpdateRule, view: StepView, state: Mapping[str, Any], now: Circumstances
+) -> Family | None:
+    """The family that a parameter with dense tensors founds; ``None`` if some have to be made for it.
+
+    Args:
+        rule: Asked for the step.
+        view: That the rule reads.
+        state: Where the tensors of the step are looked for.
+        now: What is true for the whole step.
+    """
     if _reads(rule, view) != "stored":
         return None
     steps = view.steps if isinstance(view, CountedView) else None
     step = canonical_step(rule, view)
-    counts = 0 if steps is None else len(steps)
+    counts = len(steps) if isinstance(steps, DeviceSteps) else 0
     try:
-        return Family(step, view.state, counts, now.gradient_factor, _applied(view, now))
+        return Family(step, state, counts, now.gradient_factor, applied_to(view.gradient, now))
     except LookupError:
         return None
 
@@ -229,13 +243,14 @@ def _row(member: Member, view: StepView, step: CanonicalStep | None, now: Circum
         gradient=view.gradient,
         canonical=step,
         gradient_factor=now.gradient_factor,
-        applied=_applied(view, now),
+        applied=applied_to(view.gradient, now),
         **more,
     )
 
 
-def _applied(view: StepView, now: Circumstances) -> Scalar:
-    return now.applied if view.gradient is not None else 0.0
+def applied_to(gradient: Tensor | None, now: Circumstances) -> Scalar:
+    """1 if a parameter with this gradient was stepped, else 0."""
+    return now.applied if gradient is not None else 0.0
 
 
 def _reads(rule: UpdateRule, view: StepView) -> Reads:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lightning_adapt.dynamics.canonical import Scalar, StepView, host_number
-from lightning_adapt.dynamics.histograms import IntArray
+
+#: Dtypes of counts that engines can read where they are.
+READABLE = (torch.float32, torch.float64)
 
 
 class DeviceSteps:
@@ -21,10 +23,14 @@ class DeviceSteps:
 
     Args:
         each: One a parameter, of one element.
+
+    Attributes:
+        each: As given.
+        asked: Whether somebody has asked.
     """
 
     def __init__(self, each: list[Tensor]) -> None:
-        self.each = each
+        self.each, self.asked = each, False
 
     def __len__(self) -> int:
         """How many there are."""
@@ -35,23 +41,52 @@ class DeviceSteps:
         """Where they are."""
         return self.each[0].device
 
-    @cached_property
-    def dtype(self) -> torch.dtype | None:
-        """Of all of them; ``None`` if they differ."""
-        dtypes = {step.dtype for step in self.each}
-        return dtypes.pop() if len(dtypes) == 1 else None
+    @property
+    def readable(self) -> bool:
+        """Whether engines can read each where it is."""
+        return all(step.dtype in READABLE for step in self.each)
 
     @cached_property
-    def addresses(self) -> IntArray:
-        """Where they are."""
-        return np.array([step.data_ptr() for step in self.each], dtype=np.int64)
-
-    @cached_property
-    def vector(self) -> Tensor:
+    def value(self) -> Tensor:
         """All of them in float64 where the device has it."""
+        self.asked = True
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         steps = [step.reshape(()) if step.dim() else step for step in self.each]
-        return torch.stack(steps if self.dtype else [step.to(wide) for step in steps]).to(wide)
+        same = len({step.dtype for step in steps}) == 1
+        return torch.stack(steps if same else [step.to(wide) for step in steps]).to(wide)
+
+
+class HostSteps:
+    """The step counts of parameters that are alike, kept on the host; a number once somebody asks.
+
+    Args:
+        one: The count of one of them, of one element.
+
+    Attributes:
+        asked: Whether somebody has asked: then the counts of the others have to be the same.
+    """
+
+    def __init__(self, one: Tensor) -> None:
+        self._one, self.asked = one, False
+
+    @property
+    def readable(self) -> bool:
+        """Whether engines can read each where it is."""
+        return self._one.dtype in READABLE
+
+    @property
+    def begun(self) -> bool:
+        """Whether there was a step."""
+        return host_number(self._one) >= 1
+
+    @cached_property
+    def value(self) -> float:
+        """The count."""
+        self.asked = True
+        return host_number(self._one)
+
+
+Steps = DeviceSteps | HostSteps
 
 
 class DeviceCount(NamedTuple):
@@ -80,6 +115,14 @@ class StepCounts:
             return float(self._fallback if step is None else step)
         if not stays_on_device(step):
             return host_number(step)
+        return self._device_count(parameter)
+
+    def unread(self, parameter: Tensor, state: Mapping[str, Any]) -> DeviceCount | HostSteps:
+        """The same without looking at it, of a parameter whose count is a tensor."""
+        step = state["step"]
+        return self._device_count(parameter) if stays_on_device(step) else HostSteps(step)
+
+    def _device_count(self, parameter: Tensor) -> DeviceCount:
         if not self._on_device:
             self._find()
         return self._on_device[id(parameter)]
@@ -107,35 +150,43 @@ def stays_on_device(step: Tensor) -> bool:
 
 
 class CountedView(StepView):
-    """What a rule reads of all parameters that are alike, where steps are counted on a device.
+    """What a rule reads of all parameters that are alike, whose step counts nobody has looked at.
 
-    Its ``step`` is a vector, made when it is asked for. A rule may set another, as in any view.
+    Its ``step`` is found out when it is asked for: a number, or a vector where steps are counted on a device.
+    A rule may set another, as in any view.
     """
 
     __slots__ = ("_counted",)
-    _counted: DeviceSteps | Scalar
+    _counted: Steps | Scalar
 
     @property
     def step(self) -> Scalar:
-        """The counts as a vector, or what they were set to."""
-        return self._counted.vector if isinstance(self._counted, DeviceSteps) else self._counted
+        """The count, a vector of all counts, or what it was set to."""
+        return self._counted.value if isinstance(self._counted, Steps) else self._counted
 
     @step.setter
     def step(self, steps: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._counted = steps
 
     @property
-    def steps(self) -> DeviceSteps | None:
+    def steps(self) -> Steps | None:
         """The counts, unless ``step`` was set to something else."""
-        return self._counted if isinstance(self._counted, DeviceSteps) else None
+        return self._counted if isinstance(self._counted, Steps) else None
+
+
+class Corrected(NamedTuple):
+    """In the place of a number of a row: ``1 / (1 - beta**t)`` with the row's own count."""
+
+    beta: float
 
 
 @dataclass(frozen=True, eq=False)
 class BiasCorrection:
     """``1 / (1 - beta**t)`` with the count of each parameter, computed when somebody asks for the numbers.
 
-    Torch would launch several kernels for it, beside those that bring the counts together; a kernel that is
-    launched anyway can read each count where it is. Who computes with it computes with the vector.
+    Kernels that run anyway can read each count where it is: nobody has to bring counts together, torch has
+    not to launch several kernels for it, and an update rule says the same at every step. Who computes with it
+    computes with the numbers.
 
     Args:
         beta: Of the moment.
@@ -143,35 +194,45 @@ class BiasCorrection:
     """
 
     beta: float
-    steps: DeviceSteps
+    steps: Steps
+    __array_ufunc__ = None  # numpy leaves operators to us
 
     @cached_property
-    def vector(self) -> Tensor:
-        """The numbers, one a parameter."""
-        return 1 / (1 - self.beta**self.steps.vector)
+    def value(self) -> Scalar:
+        """The number; a vector of those of all parameters where steps are counted on a device."""
+        return 1 / (1 - self.beta**self.steps.value)
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever a tensor has."""
+        """Whatever a number or a tensor has."""
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.vector, name)
+        return getattr(self.value, name)
 
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Torch's functions, and operators of its tensors."""
-        given: Any = tree_map(lambda x: x.vector if isinstance(x, cls) else x, (args, kwargs or {}))
+        given: Any = tree_map(lambda x: x.value if isinstance(x, cls) else x, (args, kwargs or {}))
         return function(*given[0], **given[1])
 
 
-def _by_vector(name: str) -> Callable[..., Any]:
-    return lambda self, *others: getattr(Tensor, name)(self.vector, *others)
+def _by_value(name: str) -> Callable[..., Any]:
+    return lambda self, *others: getattr(operator, name)(self.value, *others)
 
 
-_OPERATORS = "add sub mul truediv pow radd rsub rmul rtruediv rpow neg lt le gt ge"
-for _name in _OPERATORS.split():  # Python looks for these in the class alone
-    setattr(BiasCorrection, f"__{_name}__", _by_vector(f"__{_name}__"))
+def _by_value_reflected(name: str) -> Callable[..., Any]:
+    return lambda self, other: getattr(operator, name)(other, self.value)
+
+
+# Python looks for these in the class alone.
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    setattr(BiasCorrection, f"__{_name}__", _by_value(_name))
+    setattr(BiasCorrection, f"__r{_name}__", _by_value_reflected(_name))
+for _name in ("neg", "abs", "lt", "le", "gt", "ge"):
+    setattr(BiasCorrection, f"__{_name}__", _by_value(_name))
+for _kind in (float, bool):
+    setattr(BiasCorrection, f"__{_kind.__name__}__", lambda self, kind=_kind: kind(self.value))
 
 
 def bias_correction(view: StepView, beta: float | Tensor) -> Scalar:
@@ -182,9 +243,9 @@ def bias_correction(view: StepView, beta: float | Tensor) -> Scalar:
         beta: Of the moment.
 
     Returns:
-        A number, or a `BiasCorrection` in the place of a vector of them.
+        A number, or a `BiasCorrection` in its place.
     """
     steps = view.steps if isinstance(view, CountedView) else None
-    if steps is not None and not isinstance(beta, Tensor):
+    if steps is not None and steps.readable and not isinstance(beta, Tensor):
         return cast(Scalar, BiasCorrection(beta, steps))
     return 1 / (1 - beta**view.step)

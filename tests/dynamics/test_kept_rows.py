@@ -129,6 +129,7 @@ def test_engines_say_the_same(name: str, histograms: bool) -> None:
         if snapshot:
             happenings.snapshot(watched)
         _steady(watched)
+        happenings.behind(watched)  # each row has a count of its own
         ours = engine(watched.rows(), histograms=histograms)
         theirs = engine(build_rows(watched.optimizer, watched.members, watched.now), histograms=histograms)
         assert torch.equal(ours.figures, theirs.figures)

@@ -21,6 +21,7 @@ from lightning_adapt.dynamics.histograms import EFFECTIVE_LR, HISTOGRAMS, SECOND
 _MANTISSA = {torch.float64: (52, 1023, torch.int64), torch.float32: (23, 127, torch.int32)}
 
 
+@torch.no_grad()
 def measure(rows: Iterable[Row], *, histograms: bool = True, chunk: int | None = None) -> Packed:
     """Measure ``rows`` with plain torch operations on their device.
 
@@ -38,10 +39,9 @@ def measure(rows: Iterable[Row], *, histograms: bool = True, chunk: int | None =
         device = row.parameter.device
         work = _Work(row, torch.float32 if device.type == "mps" else torch.float64, histograms)
         size, total = chunk or default_chunk(device), row.parameter.numel()
-        with torch.no_grad():
-            for start in range(0, total, size):
-                work.add(slice(start, min(start + size, total)))
-            figures.append(work.figures())
+        for start in range(0, total, size):
+            work.add(slice(start, min(start + size, total)))
+        figures.append(work.figures())
         if work.counts is not None:
             counts.append(work.counts)
     if not figures:

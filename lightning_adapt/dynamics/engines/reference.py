@@ -27,6 +27,7 @@ from lightning_adapt.dynamics.histograms import (
 _Figures = dict[str, float]
 
 
+@torch.no_grad()
 def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
     """Measure ``rows`` in float64 on the host; same figures as every other engine."""
     figures: list[list[float]] = []

@@ -25,6 +25,7 @@ class Steady:
         forms: Of the step of each row, see `descriptors`.
         families: Which of `SteadyRows.numbers` are those of each row.
         places: Which entry of them, where they are vectors.
+        counts: Dtype of the step count of each row; ``None`` where engines cannot read it where it is.
         device: Of all tensors.
         plans: What engines make of all that, each under a key of its own.
     """
@@ -34,6 +35,7 @@ class Steady:
     forms: tuple[int, ...]
     families: tuple[int, ...]
     places: tuple[int, ...]
+    counts: tuple[torch.dtype | None, ...]
     device: torch.device
     plans: dict[object, Any] = field(default_factory=dict)
 
@@ -71,10 +73,10 @@ class SteadyRows:
 
     Args:
         steady: What is as before.
-        addresses: Of the tensors, one for each of `SLOTS` of each row; 0 where there is none. They are kept
-            alive by ``remade``.
-        numbers: Of each family, one for each of `SCALARS`: numbers, device scalars or, where steps are
-            counted on the device, vectors or what stands for them, see `step_counts`.
+        addresses: Of the tensors, one for each of `SLOTS` of each row, then of the step counts, one a row; 0
+            where there is none. They are kept alive by ``remade``.
+        numbers: Of each family, one for each of `SCALARS`: numbers, `Corrected` for numbers that follow from
+            the count of each row, device scalars or, where steps are counted on the device, vectors.
         remade: Yields the rows, made for whoever wants to see them.
     """
 

@@ -30,6 +30,7 @@ from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.engines.triton_kernel import measure_blocks
 from lightning_adapt.dynamics.engines.triton_launch import (
     DTYPES,
+    NARROW,
     Combination,
     Numbers,
     Plan,
@@ -63,10 +64,10 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
     Returns:
         The packed figures, on the device of the first row.
     """
+    if isinstance(rows, SteadyRows) and _readable(rows):
+        return _steadily(rows, histograms)
     batch = _Batch(histograms)
     with torch.no_grad():
-        if isinstance(rows, SteadyRows) and _readable(rows):
-            return _steadily(rows, histograms)
         for row in rows:
             batch.add(row)
         return batch.packed()
@@ -103,7 +104,8 @@ def _readable(rows: SteadyRows) -> bool:
 def _steadily(rows: SteadyRows, histograms: bool) -> Packed:
     """Measure ``rows``, of which only addresses and numbers are new."""
     steady = rows.steady
-    addresses = np.array(rows.addresses, dtype=np.int64).reshape(-1, len(SLOTS))
+    known = np.array(rows.addresses, dtype=np.int64)
+    addresses, counts = known[: -len(steady.infos)].reshape(-1, len(SLOTS)), known[-len(steady.infos) :]
     aligned = np.bitwise_or.reduce(addresses, axis=1) % 16 == 0
     key = ("triton", histograms, aligned.tobytes(), _whose(steady.device))
     with _there(steady.device):
@@ -117,9 +119,9 @@ def _steadily(rows: SteadyRows, histograms: bool) -> Packed:
             steady.plans[key] = Plan(shapes, steady.device), [shape.stride for shape in shapes]
         plan, strides = steady.plans[key]
         which, places = np.array(steady.families), np.array(steady.places)
-        packed: Packed = plan.launch(
-            addresses, Numbers.of(rows.numbers, which, places, steady.device), histograms
-        )
+        counts += NARROW * np.array([dtype == torch.float32 for dtype in steady.counts])
+        numbers = Numbers.of(rows.numbers, which, places, steady.device, counts)
+        packed: Packed = plan.launch(addresses, numbers, histograms)
     packed.strides = strides if histograms else [1] * len(strides)
     return packed
 

@@ -33,7 +33,7 @@ from lightning_adapt.dynamics.engines.descriptors import PLAIN, SCALARS, SLOTS
 from lightning_adapt.dynamics.engines.packed import FIGURES, Packed
 from lightning_adapt.dynamics.engines.triton_kernel import begin, measure_blocks, merge_blocks
 from lightning_adapt.dynamics.histograms import FloatArray, IntArray
-from lightning_adapt.dynamics.step_counts import BiasCorrection, DeviceSteps
+from lightning_adapt.dynamics.step_counts import Corrected
 
 WARPS = 4
 #: Elements a program works on at a time, for each 16 bytes that a thread loads of the widest tensor.
@@ -116,22 +116,27 @@ class Numbers:
 
     @classmethod
     def of(
-        cls, families: Sequence[Sequence[Scalar]], which: IntArray, places: IntArray, device: torch.device
+        cls,
+        families: Sequence[Sequence[Scalar]],
+        which: IntArray,
+        places: IntArray,
+        device: torch.device,
+        counts: IntArray | None = None,
     ) -> Numbers:
         """Numbers that rows have in common.
 
         Args:
-            families: One entry for each of `SCALARS`: a number, a tensor with one or many, or a
-                `BiasCorrection` of many.
+            families: One entry for each of `SCALARS`: a number, a tensor with one or many, or `Corrected`.
             which: Of these are those of each row.
             places: Which entry of a tensor with many.
             device: Where they are read.
+            counts: Addresses of the step counts of rows, for what is `Corrected`; with `NARROW`.
         """
         size = (len(families), len(SCALARS))
         whereabouts, apart = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
         alive: list[Any] = []
         numbers: list[Sequence[float]] = []
-        corrected: dict[int, tuple[DeviceSteps, npt.NDArray[np.bool_]]] = {}
+        corrected = np.zeros(size, dtype=np.bool_)
         for i, family in enumerate(families):
             known: Sequence[Any] = family
             if not PLAIN.issuperset(map(type, known)):
@@ -139,26 +144,17 @@ class Numbers:
                 alive.append(settled)
                 whereabouts[i] = [_whereabouts(value) for value in settled]
                 apart[i] = [_apart(value) for value in settled]
-                for j, value in enumerate(settled):
-                    if isinstance(value, BiasCorrection):
-                        steps = value.steps
-                        corrected.setdefault(id(steps), (steps, np.zeros(size, np.bool_)))[1][i, j] = True
+                corrected[i] = [isinstance(value, Corrected) for value in settled]
                 known = [_known(value) for value in settled]
             numbers.append(known)
         there = whereabouts[which] + places[:, None] * apart[which]
-        for steps, where in corrected.values():
-            flags = CORRECTS + NARROW * (steps.dtype == torch.float32)
-            counts = steps.addresses.take(places, mode="clip") + flags  # rows of others have other places
-            np.copyto(there, counts[:, None], where=where[which])
+        if counts is not None and corrected.any():
+            np.copyto(there, counts[:, None] + CORRECTS, where=corrected[which])
         return cls(np.array(numbers, dtype=np.float64)[which], there, alive)
 
 
 def _settled(value: Any, device: torch.device) -> Any:
-    """A number, or a tensor on ``device`` that kernels can read, or a correction of steps that they can."""
-    if isinstance(value, BiasCorrection):
-        steps = value.steps
-        readable = steps.device == device and steps.dtype in (torch.float32, torch.float64)
-        return value if readable else _settled(value.vector, device)
+    """A number, or a tensor on ``device`` that kernels can read, or `Corrected`."""
     if type(value) in PLAIN or not isinstance(value, Tensor):
         return value
     if value.device != device:
@@ -170,7 +166,7 @@ def _settled(value: Any, device: torch.device) -> Any:
 
 def _known(value: Any) -> float:
     """What the host knows of it."""
-    return value.beta if isinstance(value, BiasCorrection) else 0.0 if isinstance(value, Tensor) else value
+    return value.beta if isinstance(value, Corrected) else 0.0 if isinstance(value, Tensor) else value
 
 
 def _whereabouts(value: Any) -> int:

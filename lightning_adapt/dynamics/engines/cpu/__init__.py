@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor
 from lightning_adapt.dynamics.canonical import Row
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from lightning_adapt.dynamics.engines.cpu._job import begin, job_of, room_beside
+from lightning_adapt.dynamics.engines.cpu._job import JOB, begin, job_of, room_beside
 from lightning_adapt.dynamics.engines.cpu._pass import run
 from lightning_adapt.dynamics.engines.cpu._tasks import tasks_of
 from lightning_adapt.dynamics.engines.descriptors import PLAIN, Descriptor, describe
 from lightning_adapt.dynamics.engines.packed import Packed, concatenated, layout_of
 from lightning_adapt.dynamics.engines.steady import Steady, SteadyRows
 from lightning_adapt.dynamics.histograms import sample_stride
-from lightning_adapt.dynamics.step_counts import BiasCorrection
+from lightning_adapt.dynamics.step_counts import Corrected
 from lightning_adapt.dynamics.table import RowInfo
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.float64: FLOAT64}
@@ -46,6 +47,11 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
         packed = _steadily(rows, histograms)
         if packed is not None:
             return packed
+    with torch.no_grad():
+        return _one_by_one(rows, histograms)
+
+
+def _one_by_one(rows: Iterable[Row], histograms: bool) -> Packed:
     parts: list[Packed] = []
     batch = _Batch()
     made = 0
@@ -93,7 +99,7 @@ class _Batch:
         numbers = _known(row.scalars)
         if numbers is None:
             return False
-        self._facts.extend((*kinds, row.form, stride, len(self.rows)))
+        self._facts.extend((*kinds, row.form, stride, len(self.rows), ABSENT))
         self.rows.append(row)
         self._strides.append(stride)
         self._addresses.extend(addresses)
@@ -104,17 +110,26 @@ class _Batch:
         """Measure all of them on all threads that torch has."""
         sizes = tuple([row.numel for row in self.rows])
         plan = _Plan(sizes, tuple(self._strides), self._facts, histograms)
-        return plan.measured(self._addresses, self._numbers)
+        packed = plan.measured(self._addresses, self._numbers)
+        assert packed is not None
+        return packed
 
 
 def _known(numbers: Sequence[Any]) -> Sequence[float] | None:
-    """Numbers that the host knows; ``None`` if some are on a device."""
+    """`OF_NUMBERS` as the pass takes them; ``None`` if some are on a device."""
     if PLAIN.issuperset(map(type, numbers)):
-        return numbers
-    for x in numbers:
-        if isinstance(x, BiasCorrection) or (isinstance(x, Tensor) and not (x.is_cpu and x.numel() == 1)):
+        return (*numbers, 0.0)
+    known: list[float] = []
+    corrected = 0
+    for place, x in enumerate(numbers):
+        if isinstance(x, Corrected):
+            corrected |= 1 << place
+            known.append(x.beta)
+        elif isinstance(x, Tensor) and not (x.is_cpu and x.numel() == 1):
             return None
-    return [float(x) for x in numbers]
+        else:
+            known.append(float(x))
+    return (*known, float(corrected))
 
 
 class _Plan:
@@ -135,6 +150,7 @@ class _Plan:
         self._sampled = [max(stride, 1) for stride in strides]
         self._threads = 0
         self._spare: list[tuple[array[int], array[int]]] = []
+        self._told: tuple[Sequence[Any], array[float]] = (), array("d")
 
     @classmethod
     def of(cls, steady: Steady, histograms: bool) -> _Plan | None:
@@ -144,12 +160,29 @@ class _Plan:
             return None
         strides = tuple([sample_stride(info.shape) if histograms else 0 for info in steady.infos])
         facts = array("q")
-        for each, *of_row in zip(steady.dtypes, steady.forms, strides, steady.families, strict=True):
-            facts.extend((*[ABSENT if dtype is None else _KINDS[dtype] for dtype in each], *of_row))
+        each_row = zip(steady.dtypes, steady.forms, strides, steady.families, steady.counts, strict=True)
+        for dtypes_of_row, form, stride, family, count in each_row:
+            kinds = [ABSENT if dtype is None else _KINDS[dtype] for dtype in (*dtypes_of_row, count)]
+            facts.extend((*kinds[:-1], form, stride, family, kinds[-1]))
         return cls(steady.numels, strides, facts, histograms)
 
-    def measured(self, addresses: array[int], numbers: array[float]) -> Packed:
-        """Measure all rows on all threads that torch has."""
+    def numbers(self, families: Sequence[Sequence[Any]]) -> array[float] | None:
+        """Those of all families as the pass takes them, made anew if they are not the very ones of before."""
+        told, numbers = self._told
+        if len(told) == len(families) and all(map(is_, told, families)):
+            return numbers
+        numbers = array("d")
+        for family in families:
+            known = _known(family)
+            if known is None:
+                return None
+            numbers.extend(known)
+        if not any(isinstance(x, Tensor) for family in families for x in family):
+            self._told = families, numbers
+        return numbers
+
+    def measured(self, addresses: array[int], numbers: array[float]) -> Packed | None:
+        """Measure all rows on all threads that torch has; ``None`` if some row was never stepped."""
         threads = torch.get_num_threads()
         if threads != self._threads:
             self._cut, self._spare = tasks_of(self._sizes, self._strides, threads), []
@@ -164,22 +197,20 @@ class _Plan:
         figures = memory.data_ptr()
         begin(job, addresses, numbers, figures, figures + layout.split)
         run(job, threads if len(cut.pieces) > 1 else 1)
+        begun = not job[JOB.unbegun]
         spare.append((beside, job))
+        if not begun:
+            return None
         return Packed(memory, layout, strides=self._sampled)
 
 
 def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
-    """Measure ``rows``, of which addresses and numbers are new; ``None`` if the pass cannot read them."""
+    """Measure ``rows``, of which addresses and numbers are new; ``None`` if they must be read one by one."""
     plans, key = rows.steady.plans, ("numba", histograms)
     if key not in plans:
         plans[key] = _Plan.of(rows.steady, histograms)
     plan: _Plan | None = plans[key]
     if plan is None:
         return None
-    numbers = array("d")
-    for family in rows.numbers:
-        known = _known(family)
-        if known is None:
-            return None
-        numbers.extend(known)
-    return plan.measured(array("q", rows.addresses), numbers)
+    numbers = plan.numbers(rows.numbers)
+    return None if numbers is None else plan.measured(array("q", rows.addresses), numbers)

@@ -10,24 +10,28 @@ import numpy as np
 
 from lightning_adapt.dynamics.engines.cpu._compiled import counts_at, doubles_at, exactly, integers
 from lightning_adapt.dynamics.engines.cpu._tasks import Tasks
-from lightning_adapt.dynamics.engines.descriptors import SLOTS
+from lightning_adapt.dynamics.engines.descriptors import SCALARS, SLOTS
 from lightning_adapt.dynamics.engines.packed import ADDED as SUMMED
 from lightning_adapt.dynamics.engines.packed import FIGURES
 from lightning_adapt.dynamics.histograms import HISTOGRAMS, WIDTH
 
 _HISTOGRAMS = len(HISTOGRAMS)
 
-ROW = len(SLOTS) + 3
-"""Whole numbers of a row: kinds of its tensors, form of its step, stride of its histograms, which numbers."""
-FORM, STRIDE, NUMBERS = range(len(SLOTS), ROW)
+ROW = len(SLOTS) + 4
+"""Whole numbers of a row: kinds of its tensors, form of its step, stride of its histograms, which numbers,
+kind of its step count."""
+FORM, STRIDE, NUMBERS, COUNT = range(len(SLOTS), ROW)
+OF_NUMBERS = len(SCALARS) + 1
+"""Numbers that rows have in common: the last says of which of the others there is beta, as bits."""
 _FIELDS = namedtuple(
     "_FIELDS",
-    "cursor done thread addresses numbers figures counts "
+    "cursor done thread unbegun addresses numbers figures counts "
     "pieces tasks n_pieces n_tasks n_threads n_shared rows n_rows "
     "more_figures more_counts thread_counts touched",
 )
 JOB: Any = _FIELDS(*range(len(_FIELDS._fields)))
-"""Positions in a job: the next piece, how many are done, the next thread, then addresses and sizes."""
+"""Positions in a job: the next piece, how many are done, the next thread, whether a row was never stepped,
+then addresses and sizes."""
 TASK: Any = namedtuple("TASK", "row start stop figures counts")(*range(5))
 
 
@@ -125,10 +129,11 @@ def begin(job: array[int], addresses: array[int], numbers: array[float], figures
 
     Args:
         job: From `job_of`.
-        addresses: Of the tensors of each row, one for each of `SLOTS`.
-        numbers: `SCALARS` once for all rows that have the same.
+        addresses: Of the tensors of each row, one for each of `SLOTS`; then of the step counts of rows, if
+            there is one.
+        numbers: `OF_NUMBERS` once for all rows that have the same.
         figures: Address of `FIGURES` for each row, float64.
         counts: Address of the histograms of each row, int32; anything where no row has a stride.
     """
     places = (addresses.buffer_info()[0], numbers.buffer_info()[0], figures, counts)
-    job[: JOB.pieces] = array("q", (0, 0, 0, *places))
+    job[: JOB.pieces] = array("q", (0, 0, 0, 0, *places))

@@ -18,21 +18,25 @@ from lightning_adapt.dynamics.engines.cpu._compiled import (
     ABSENT,
     BLOCK,
     BLOCKS,
+    FLOAT32,
     SCALAR,
     SLOT,
     STRIP,
     doubles,
     doubles_at,
     exactly,
+    floats,
     following,
     gather,
     integers,
     smallest_normal,
 )
 from lightning_adapt.dynamics.engines.cpu._job import (
+    COUNT,
     FORM,
     JOB,
     NUMBERS,
+    OF_NUMBERS,
     ROW,
     STRIDE,
     TASK,
@@ -151,9 +155,26 @@ def _clear(kinds: Any, dirty: Any, narrow: Any, kept: Any) -> None:
 
 
 @exactly
+def _put_numbers(job: Any, index: int, row: Any, numbers: Any) -> None:
+    """The numbers of a row, among them those that follow from its own step count."""
+    numbers[:] = doubles_at(job[JOB.numbers] + 8 * OF_NUMBERS * row[NUMBERS], OF_NUMBERS)
+    if row[COUNT] == ABSENT:
+        return
+    place = integers(job[JOB.addresses] + 8 * _SLOTS * job[JOB.n_rows], job[JOB.n_rows], 1)[index, 0]
+    narrow = row[COUNT] == FLOAT32
+    steps = np.float64(floats(place, 1)[0]) if narrow else np.float64(doubles_at(place, 1)[0])
+    if not steps >= 1:
+        job[JOB.unbegun] = 1
+    corrected = int(numbers[len(SCALARS)])
+    for i in range(len(SCALARS)):
+        if (corrected >> i) & 1:
+            numbers[i] = 1 / (1 - numbers[i] ** steps)
+
+
+@exactly
 def _pieces(job: Any, cursor: int, room: Any) -> None:
     """Measure pieces of rows until none is left that no other thread has taken; merge after the last."""
-    narrow, kept, dirty, found, exact, fast = room
+    narrow, kept, dirty, found, own, exact, fast = room
     pieces = integers(job[JOB.pieces], job[JOB.n_pieces], 2)
     tasks = integers(job[JOB.tasks], job[JOB.n_tasks], len(TASK))
     rows = integers(job[JOB.rows], job[JOB.n_rows], ROW)
@@ -164,8 +185,8 @@ def _pieces(job: Any, cursor: int, room: Any) -> None:
         for at in range(pieces[piece, 0], pieces[piece, 1]):
             task = tasks[at]
             index = task[TASK.row]
-            which = rows[index, NUMBERS]
-            numbers = doubles_at(job[JOB.numbers] + 8 * which * len(SCALARS), len(SCALARS))
+            _put_numbers(job, index, rows[index], own)
+            numbers = doubles_at(own.ctypes.data, len(SCALARS))  # not counted, see `floats`
             kinds = rows[index, :_SLOTS]
             row = (kinds, numbers, rows[index, FORM], rows[index, STRIDE])
             _clear(kinds, dirty, narrow, kept)
@@ -210,7 +231,7 @@ def _compile(version: str) -> Any:
         )
         job = carray(address, (len(JOB),), np.int64)
         dirty = np.ones(_SLOTS, np.bool_)
-        _pieces(job, job.ctypes.data, (narrow, kept, dirty, found, exact, fast))
+        _pieces(job, job.ctypes.data, (narrow, kept, dirty, found, np.empty(OF_NUMBERS), exact, fast))
 
     signature = types.void(types.voidptr)
     try:
