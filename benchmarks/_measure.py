@@ -201,7 +201,7 @@ def finish(
             shown.add_row(*(readable(value) for value in row.values()))
         console.print(shown)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result.name}-{result.device}.json"
+    path = folder / f"{result.name}-{result.device}{'-quick' if result.quick else ''}.json"
     made = {"made": date.today().isoformat(), "machine": machine(result.device), "cores_given": given}
     path.write_text(json.dumps(made | asdict(result), indent=1) + "\n")
     console.print(f"written to {path}", soft_wrap=True, highlight=False)
@@ -252,9 +252,9 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
+    about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    generation = f" family {about['cpu family']} model {about['model']}" if "cpu family" in about else ""
+    return about.get("model name", "unknown") + generation  # machines that are rented out have short names
 
 
 def memory_total() -> int:

@@ -22,7 +22,7 @@ def _run(name: str, folder: Path, *words: str) -> dict[str, Any]:
     command += ["--device", "cpu", "--results", str(folder), "--repetitions", "1", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads((folder / f"{name}-cpu.json").read_text())
+    result: dict[str, Any] = json.loads((folder / f"{name}-cpu-quick.json").read_text())
     return result
 
 
@@ -176,6 +176,14 @@ def test_what_is_outdated_is_shown_and_judges_nothing(monkeypatch: pytest.Monkey
     assert "÷ a fused AdamW step on the same tensors, ≤ 2.5 (aim 1.5) (3 in an outdated measurement)" in left
     assert "**Outdated:** much has changed." in tables
     assert "| numba | 1,234 | 0.988 |" in tables
+
+
+def test_no_figure_of_a_page_is_typed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = _load("page", monkeypatch)
+    results = [json.loads(path.read_text()) for path in sorted((BENCHMARKS / "results").glob("*.json"))]
+    for name, bars in page.PAGES.items():
+        text = (ROOT / "docs" / name).read_text()
+        assert page.filled(text, results, bars) == text, f"run `benchmarks/page.py` for {name}"
 
 
 def test_the_page_has_a_place_for_every_benchmark() -> None:
