@@ -72,7 +72,7 @@ class Family:
     def _entries(self, numbers: Tensor | BiasCorrection) -> Sequence[Tensor]:
         """The same vector stands in several places."""
         if id(numbers) not in self._unbound:
-            vector: Any = numbers.value if isinstance(numbers, BiasCorrection) else numbers
+            vector = numbers.vector if isinstance(numbers, BiasCorrection) else numbers
             self._unbound[id(numbers)] = vector.unbind()
         return self._unbound[id(numbers)]
 

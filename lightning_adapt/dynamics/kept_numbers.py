@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import Scalar
 from lightning_adapt.dynamics.engines.steady import Steady
@@ -14,8 +15,10 @@ from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.rows import applied_to, family_of, group_of, view_of
 from lightning_adapt.dynamics.seen import Seen
 from lightning_adapt.dynamics.step_counts import (
+    READABLE,
     BiasCorrection,
     Corrected,
+    CountedView,
     DeviceCount,
     HostSteps,
     StepCounts,
@@ -23,6 +26,8 @@ from lightning_adapt.dynamics.step_counts import (
 from lightning_adapt.dynamics.update_rules import UpdateRule
 
 _Numbers = tuple[Scalar, ...]
+_OF_STEP = 2
+"""So many of `SCALARS` are the same for all rows of a step, whatever a rule says."""
 
 
 class _Said(NamedTuple):
@@ -43,18 +48,18 @@ class _Said(NamedTuple):
         return [*group] == self.names and all(map(is_, group.values(), self.values))
 
     def again(self, factor: Scalar, applied: Scalar) -> _Numbers:
-        """The numbers, of which the first two belong to the step."""
+        """The numbers, of which the first belong to the step."""
         if self.numbers[0] is factor and self.numbers[1] is applied:
             return self.numbers
-        return (factor, applied, *self.numbers[2:])
+        return (factor, applied, *self.numbers[_OF_STEP:])
 
 
 class KeptNumbers:
     """The numbers of families that are kept.
 
-    A ``shared`` rule promises that its numbers follow from the group, the step count and dtypes. What is left
-    to find out is whether it needs the count: a rule that never asks for it, but hands on `bias_correction`,
-    says the same at every step, and each parameter may have a count of its own, which engines read.
+    A ``shared`` rule promises that its numbers follow from the group, the step count and dtypes. One that is
+    ``lasting`` says the same at every step, unless its group has changed or it asked for the count: each
+    parameter may have a count of its own then, which engines read.
 
     Args:
         families: As they are now.
@@ -93,69 +98,43 @@ class KeptNumbers:
     def _asked(self, family: int, seen: Seen, rule: UpdateRule, counts: StepCounts) -> _Numbers | None:
         """What ``rule`` says of a family; kept where it says that at every step."""
         at, readable = self._rows[family][0], self._readable[family]
-        member, parameter, state = seen.members[at], seen.parameters[at], _Noted(seen.states[at])
-        count: Any = (counts.unread if readable else counts.of)(parameter, seen.states[at])
-        if isinstance(count, HostSteps) and not count.begun:
+        member, parameter, state = seen.members[at], seen.parameters[at], seen.states[at]
+        lasting = readable and rule.lasting
+        count = counts.unread(parameter, state) if lasting else counts.of(parameter, state)
+        if isinstance(count, HostSteps) and count.number < 1:
             return None
         view = view_of(seen.optimizer, member, parameter, state, count, seen.now)
-        made = family_of(rule, view, seen.states[at], seen.now)
+        made = family_of(rule, view, seen.now)
         if made is None or (made.names, made.form) != self._known[family]:
             return None
         numbers = tuple([_settled(x, readable) for x in made.numbers])
-        steps = count.steps if isinstance(count, DeviceCount) else count
-        if not readable or steps.asked or not state.read.issubset(made.names):
-            alike = [
-                _likeness(counts.of(seen.parameters[row], seen.states[row])) for row in self._rows[family]
-            ]
-            return numbers if alike == alike[:1] * len(alike) else None
+        asked = not isinstance(view, CountedView) or view.asked
+        if asked or not lasting or any(isinstance(x, Tensor) for x in numbers[_OF_STEP:]):
+            return numbers if self._alike(family, seen, counts) else None
         group = group_of(seen.optimizer, member, seen.now)
-        if all(_lasts(name, value) for name, value in group.items()):
+        if all(name in _NAMES or _never_changes(value) for name, value in group.items()):
             self._said[family] = _Said([*group], [*group.values()], numbers)
         return numbers
 
-
-class _Noted(Mapping[str, Any]):
-    """The state of a parameter, and which of it was looked at."""
-
-    def __init__(self, state: Mapping[str, Any]) -> None:
-        self._state = state
-        self.read: set[str] = set()
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._state[name]
-        self.read.add(name)
-        return value
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._state
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
+    def _alike(self, family: int, seen: Seen, counts: StepCounts) -> bool:
+        """Whether all rows of a family have the same count, or counts on the same device."""
+        each = [counts.of(seen.parameters[row], seen.states[row]) for row in self._rows[family]]
+        alike = [x.steps.device if isinstance(x, DeviceCount) else x for x in each]
+        return alike == alike[:1] * len(alike)
 
 
 def _settled(value: Any, readable: bool) -> Any:
     """A number, or what stands for one of each row."""
     if not isinstance(value, BiasCorrection):
         return value
-    return Corrected(value.beta) if readable else value.value
-
-
-def _likeness(count: float | DeviceCount) -> object:
-    """Equal for rows that may have the same numbers, or entries of the same vectors."""
-    return count.steps.device if isinstance(count, DeviceCount) else count
+    return Corrected(value.beta) if readable and value.steps.dtype in READABLE else value.vector
 
 
 _NAMES = ("params", "param_names", "parameter_names")
-_PLAIN = {float, int, bool, str, type(None)}
+"""Entries of a group that no number follows from."""
+_IMMUTABLE = {float, int, bool, str, type(None)}
 
 
-def _lasts(name: str, value: Any) -> bool:
-    """Whether ``value`` says the same as long as it is the same object, or says nothing of numbers."""
-    return name in _NAMES or _is_plain(value)
-
-
-def _is_plain(value: Any) -> bool:
-    return all(map(_is_plain, value)) if type(value) is tuple else type(value) in _PLAIN
+def _never_changes(value: Any) -> bool:
+    """Whether ``value`` says the same as long as it is the same object."""
+    return all(map(_never_changes, value)) if type(value) is tuple else type(value) in _IMMUTABLE

@@ -54,7 +54,7 @@ class KeptRows:
     def rows(
         self, members: Sequence[Member], now: Circumstances, *, whole: Collection[str] = ()
     ) -> Iterable[Row]:
-        """The rows of `build_rows`, which are `SteadyRows` where nothing has changed; without autograd.
+        """The rows of `build_rows`, which are `SteadyRows` where nothing has changed.
 
         Args:
             members: The same object as before, unless they are others.
@@ -68,12 +68,19 @@ class KeptRows:
         if self._kept is not None:
             steady = self._kept.again(seen, rule)
             if steady is not None:
-                self._lost = 0
+                lost, self._lost = self._lost, 0
+                steady.remade = lambda: self._remade(seen, lost)
                 return steady
             self._lose()
         rows = build_rows(self._optimizer, members, now)
         self._wait -= 1
         return rows if self._wait >= 0 else self._noting(rows, seen)
+
+    def _remade(self, seen: Seen, lost: int) -> Iterator[Row]:
+        """The rows one by one, for an engine that can make no use of what was kept."""
+        self._lost = lost
+        self._lose()
+        return seen.rows()
 
     def _lose(self) -> None:
         """Once, that is worth a new try at once; where it goes on like that, ever less often."""
@@ -99,7 +106,7 @@ class KeptRows:
 def _is_ordinary(seen: Seen) -> bool:
     """Whether there is nothing but real tensors in memory, the parameters on one device."""
     held, fresh = _tensors(seen)
-    if not all(type(x) in _PLAIN for x in (*seen.parameters, *held, *fresh)):
+    if not all(type(x) in _ORDINARY for x in (*seen.parameters, *held, *fresh)):
         return False
     if any(x.layout != torch.strided for x in held) or any(x.is_complex() for x in seen.parameters):
         return False
@@ -121,7 +128,7 @@ def _noted(row: Row) -> tuple[FamilyRow, Descriptor] | None:
     return row, described
 
 
-_PLAIN = (Tensor, nn.Parameter)
+_ORDINARY = (Tensor, nn.Parameter)
 _DTYPE = attrgetter("dtype")
 _FACTS = attrgetter("dtype", "layout", "shape", "device")
 

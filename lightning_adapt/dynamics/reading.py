@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -134,14 +134,11 @@ def merged(packed: Packed, pieces: Sequence[int]) -> Packed:
 
 def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[tuple[RowInfo, ...], Packed]:
     """What each row of the table is about, and its figures."""
-    if isinstance(rows, SteadyRows):
-        packed = engine(rows, histograms=histograms)
-        return rows.steady.sampled(tuple(packed.strides)), packed
     infos: list[RowInfo] = []
     pieces: list[int] = []
 
-    def noted() -> Iterator[Row]:
-        for row in rows:
+    def noted(each: Iterable[Row]) -> Iterator[Row]:
+        for row in each:
             if row.continues:
                 pieces[-1] += 1
             else:
@@ -149,7 +146,14 @@ def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[tu
                 pieces.append(1)
             yield row
 
-    packed = merged(engine(noted(), histograms=histograms), pieces)
+    if isinstance(rows, SteadyRows):
+        steady, remade = rows.steady, rows.remade
+        packed = engine(replace(rows, remade=lambda: noted(remade())), histograms=histograms)
+        if not infos:  # nobody wanted to see the rows
+            return steady.sampled(tuple(packed.strides)), packed
+        packed = merged(packed, pieces)
+    else:
+        packed = merged(engine(noted(rows), histograms=histograms), pieces)
     return sampled(infos, packed.strides), packed
 
 

@@ -117,7 +117,7 @@ def build_rows(
             if row is not None:
                 yield row
                 continue
-        own = count.steps.value[count.place] if isinstance(count, DeviceCount) else count
+        own = count.steps.vector[count.place] if isinstance(count, DeviceCount) else count
         view = view_of(optimizer, member, parameter, state, own, now)
         view.remembered = now.remembered.get(id(member.parameter), NOTHING)
         yield from _alone(rule, member, view, now, whole=in_one)
@@ -180,28 +180,19 @@ class _Families:
         tensors = [x for x in (view.gradient, *view.state.values()) if isinstance(x, Tensor)]
         if any(x.layout != torch.strided or x.is_complex() for x in tensors):
             return None
-        family = family_of(self._rule, view, view.state, self._now)
+        family = family_of(self._rule, view, self._now)
         return None if family is None else (family, _state_dtype(family.step))
 
 
-def family_of(
-    rule: UpdateRule, view: StepView, state: Mapping[str, Any], now: Circumstances
-) -> Family | None:
-    """The family that a parameter with dense tensors founds; ``None`` if some have to be made for it.
-
-    Args:
-        rule: Asked for the step.
-        view: That the rule reads.
-        state: Where the tensors of the step are looked for.
-        now: What is true for the whole step.
-    """
+def family_of(rule: UpdateRule, view: StepView, now: Circumstances) -> Family | None:
+    """The family that a parameter with dense tensors founds; ``None`` if some have to be made for it."""
     if _reads(rule, view) != "stored":
         return None
     steps = view.steps if isinstance(view, CountedView) else None
     step = canonical_step(rule, view)
     counts = len(steps) if isinstance(steps, DeviceSteps) else 0
     try:
-        return Family(step, state, counts, now.gradient_factor, applied_to(view.gradient, now))
+        return Family(step, view.state, counts, now.gradient_factor, applied_to(view.gradient, now))
     except LookupError:
         return None
 

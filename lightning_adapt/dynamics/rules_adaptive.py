@@ -26,7 +26,7 @@ def _decay(group: Any, *, decoupled: bool) -> dict[str, Any]:
     return {"decay": group["lr"] * decay} if decoupled else {"l2": decay}
 
 
-@register_rule(torch.optim.Adam, reads="stored", exact=True, shared=True)
+@register_rule(torch.optim.Adam, reads="stored", exact=True, shared=True, lasting=True)
 def adam(view: StepView) -> CanonicalStep:
     """Adam and AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019): ``m_hat / (sqrt(v_hat) + eps)``."""
     group = view.group
@@ -46,7 +46,7 @@ def adam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.AdamW, reads="stored", exact=True, shared=True)
+@register_rule(torch.optim.AdamW, reads="stored", exact=True, shared=True, lasting=True)
 def adamw(view: StepView) -> CanonicalStep:
     """AdamW (Loshchilov & Hutter 2019), also where the group does not say that decay is decoupled."""
     step = adam(view)
@@ -80,7 +80,7 @@ def nadam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.RAdam, reads="stored", exact=True, shared=True)
+@register_rule(torch.optim.RAdam, reads="stored", exact=True, shared=True, lasting=True)
 def radam(view: StepView) -> CanonicalStep:
     """RAdam (Liu et al. 2020): Adam with rectified variance; plain momentum while ``rho_t <= 5``.
 
@@ -136,7 +136,7 @@ def sparse_adam(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adamax, reads="stored", exact=True, shared=True)
+@register_rule(torch.optim.Adamax, reads="stored", exact=True, shared=True, lasting=True)
 def adamax(view: StepView) -> CanonicalStep:
     """Adamax (Kingma & Ba 2015): ``exp_inf = max(beta2 · u, |g| + eps)`` is the whole denominator."""
     group = view.group
@@ -155,7 +155,7 @@ def adamax(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.Adagrad, reads="stored", exact=True, shared=True)
+@register_rule(torch.optim.Adagrad, reads="stored", exact=True, shared=True, lasting=True)
 def adagrad(view: StepView) -> CanonicalStep:
     """Adagrad (Duchi, Hazan & Singer 2011): ``g / (sqrt(sum g²) + eps)``, lr decayed by ``lr_decay``."""
     group = view.group
@@ -170,7 +170,7 @@ def adagrad(view: StepView) -> CanonicalStep:
     )
 
 
-@register_rule(torch.optim.RMSprop, reads="stored", exact=True, shared=True)
+@register_rule(torch.optim.RMSprop, reads="stored", exact=True, shared=True, lasting=True)
 def rmsprop(view: StepView) -> CanonicalStep:
     """RMSProp (Hinton 2012), plain, centered (Graves 2013) and with momentum on the divided gradient."""
     group, state = view.group, view.state

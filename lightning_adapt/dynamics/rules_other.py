@@ -16,7 +16,7 @@ def _sgd_reads(view: StepView) -> Reads:
     return "elements" if momentum and nesterov and _overwrites_gradient(view) else "stored"
 
 
-@register_rule(torch.optim.SGD, reads=_sgd_reads, exact=True, shared=True)
+@register_rule(torch.optim.SGD, reads=_sgd_reads, exact=True, shared=True, lasting=True)
 def sgd(view: StepView) -> CanonicalStep:
     """SGD, with momentum (Polyak 1964) and Nesterov's form (Sutskever et al. 2013)."""
     group = view.group

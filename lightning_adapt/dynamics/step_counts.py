@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,14 +22,10 @@ class DeviceSteps:
 
     Args:
         each: One a parameter, of one element.
-
-    Attributes:
-        each: As given.
-        asked: Whether somebody has asked.
     """
 
     def __init__(self, each: list[Tensor]) -> None:
-        self.each, self.asked = each, False
+        self.each = each
 
     def __len__(self) -> int:
         """How many there are."""
@@ -41,52 +36,29 @@ class DeviceSteps:
         """Where they are."""
         return self.each[0].device
 
-    @property
-    def readable(self) -> bool:
-        """Whether engines can read each where it is."""
-        return all(step.dtype in READABLE for step in self.each)
+    @cached_property
+    def dtype(self) -> torch.dtype | None:
+        """Of all of them; ``None`` if they differ."""
+        dtypes = {step.dtype for step in self.each}
+        return dtypes.pop() if len(dtypes) == 1 else None
 
     @cached_property
-    def value(self) -> Tensor:
+    def vector(self) -> Tensor:
         """All of them in float64 where the device has it."""
-        self.asked = True
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         steps = [step.reshape(()) if step.dim() else step for step in self.each]
-        same = len({step.dtype for step in steps}) == 1
-        return torch.stack(steps if same else [step.to(wide) for step in steps]).to(wide)
+        return torch.stack(steps if self.dtype else [step.to(wide) for step in steps]).to(wide)
 
 
-class HostSteps:
-    """The step counts of parameters that are alike, kept on the host; a number once somebody asks.
+class HostSteps(NamedTuple):
+    """The step counts of parameters that are alike, kept on the host: that of one of them, still unread."""
 
-    Args:
-        one: The count of one of them, of one element.
-
-    Attributes:
-        asked: Whether somebody has asked: then the counts of the others have to be the same.
-    """
-
-    def __init__(self, one: Tensor) -> None:
-        self._one, self.asked = one, False
+    one: Tensor
 
     @property
-    def readable(self) -> bool:
-        """Whether engines can read each where it is."""
-        return self._one.dtype in READABLE
-
-    @property
-    def begun(self) -> bool:
-        """Whether there was a step."""
-        return host_number(self._one) >= 1
-
-    @cached_property
-    def value(self) -> float:
+    def number(self) -> float:
         """The count."""
-        self.asked = True
-        return host_number(self._one)
-
-
-Steps = DeviceSteps | HostSteps
+        return host_number(self.one)
 
 
 class DeviceCount(NamedTuple):
@@ -118,7 +90,7 @@ class StepCounts:
         return self._device_count(parameter)
 
     def unread(self, parameter: Tensor, state: Mapping[str, Any]) -> DeviceCount | HostSteps:
-        """The same without looking at it, of a parameter whose count is a tensor."""
+        """The same of a parameter whose count is a tensor, without looking at it."""
         step = state["step"]
         return self._device_count(parameter) if stays_on_device(step) else HostSteps(step)
 
@@ -154,28 +126,35 @@ class CountedView(StepView):
 
     Its ``step`` is found out when it is asked for: a number, or a vector where steps are counted on a device.
     A rule may set another, as in any view.
+
+    Attributes:
+        asked: Whether somebody has looked.
     """
 
-    __slots__ = ("_counted",)
-    _counted: Steps | Scalar
+    __slots__ = ("_counted", "asked")
+    _counted: DeviceSteps | HostSteps | Scalar
+    asked: bool
 
     @property
     def step(self) -> Scalar:
-        """The count, a vector of all counts, or what it was set to."""
-        return self._counted.value if isinstance(self._counted, Steps) else self._counted
+        """The count, the counts as a vector, or what they were set to."""
+        self.asked = True
+        if isinstance(self._counted, DeviceSteps):
+            return self._counted.vector
+        return self._counted.number if isinstance(self._counted, HostSteps) else self._counted
 
     @step.setter
     def step(self, steps: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._counted = steps
+        self._counted, self.asked = steps, not isinstance(steps, DeviceSteps | HostSteps)
 
     @property
-    def steps(self) -> Steps | None:
+    def steps(self) -> DeviceSteps | HostSteps | None:
         """The counts, unless ``step`` was set to something else."""
-        return self._counted if isinstance(self._counted, Steps) else None
+        return self._counted if isinstance(self._counted, DeviceSteps | HostSteps) else None
 
 
 class Corrected(NamedTuple):
-    """In the place of a number of a row: ``1 / (1 - beta**t)`` with the row's own count."""
+    """Stands for ``1 / (1 - beta**t)`` with the count of each row, which engines read where it is."""
 
     beta: float
 
@@ -184,9 +163,8 @@ class Corrected(NamedTuple):
 class BiasCorrection:
     """``1 / (1 - beta**t)`` with the count of each parameter, computed when somebody asks for the numbers.
 
-    Kernels that run anyway can read each count where it is: nobody has to bring counts together, torch has
-    not to launch several kernels for it, and an update rule says the same at every step. Who computes with it
-    computes with the numbers.
+    Torch would launch several kernels for it, beside those that bring the counts together; a kernel that is
+    launched anyway can read each count where it is. Who computes with it computes with the vector.
 
     Args:
         beta: Of the moment.
@@ -194,45 +172,35 @@ class BiasCorrection:
     """
 
     beta: float
-    steps: Steps
-    __array_ufunc__ = None  # numpy leaves operators to us
+    steps: DeviceSteps
 
     @cached_property
-    def value(self) -> Scalar:
-        """The number; a vector of those of all parameters where steps are counted on a device."""
-        return 1 / (1 - self.beta**self.steps.value)
+    def vector(self) -> Tensor:
+        """The numbers, one a parameter."""
+        return 1 / (1 - self.beta**self.steps.vector)
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever a number or a tensor has."""
+        """Whatever a tensor has."""
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self.value, name)
+        return getattr(self.vector, name)
 
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Torch's functions, and operators of its tensors."""
-        given: Any = tree_map(lambda x: x.value if isinstance(x, cls) else x, (args, kwargs or {}))
+        given: Any = tree_map(lambda x: x.vector if isinstance(x, cls) else x, (args, kwargs or {}))
         return function(*given[0], **given[1])
 
 
-def _by_value(name: str) -> Callable[..., Any]:
-    return lambda self, *others: getattr(operator, name)(self.value, *others)
+def _by_vector(name: str) -> Callable[..., Any]:
+    return lambda self, *others: getattr(Tensor, name)(self.vector, *others)
 
 
-def _by_value_reflected(name: str) -> Callable[..., Any]:
-    return lambda self, other: getattr(operator, name)(other, self.value)
-
-
-# Python looks for these in the class alone.
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    setattr(BiasCorrection, f"__{_name}__", _by_value(_name))
-    setattr(BiasCorrection, f"__r{_name}__", _by_value_reflected(_name))
-for _name in ("neg", "abs", "lt", "le", "gt", "ge"):
-    setattr(BiasCorrection, f"__{_name}__", _by_value(_name))
-for _kind in (float, bool):
-    setattr(BiasCorrection, f"__{_kind.__name__}__", lambda self, kind=_kind: kind(self.value))
+_OPERATORS = "add sub mul truediv pow radd rsub rmul rtruediv rpow neg lt le gt ge"
+for _name in _OPERATORS.split():  # Python looks for these in the class alone
+    setattr(BiasCorrection, f"__{_name}__", _by_vector(f"__{_name}__"))
 
 
 def bias_correction(view: StepView, beta: float | Tensor) -> Scalar:
@@ -243,9 +211,10 @@ def bias_correction(view: StepView, beta: float | Tensor) -> Scalar:
         beta: Of the moment.
 
     Returns:
-        A number, or a `BiasCorrection` in its place.
+        A number, `Corrected` for a `lasting` rule, or a `BiasCorrection` in the place of a vector of numbers.
     """
     steps = view.steps if isinstance(view, CountedView) else None
-    if steps is not None and steps.readable and not isinstance(beta, Tensor):
-        return cast(Scalar, BiasCorrection(beta, steps))
-    return 1 / (1 - beta**view.step)
+    if steps is None or isinstance(beta, Tensor):
+        return 1 / (1 - beta**view.step)
+    promise = Corrected(beta) if isinstance(steps, HostSteps) else BiasCorrection(beta, steps)
+    return cast(Scalar, promise)

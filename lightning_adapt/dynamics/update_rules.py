@@ -43,6 +43,7 @@ class UpdateRule:
         prepare: Gives state entries that need the whole parameter, before it is read in pieces.
         exact: What is left after the step tells the update, up to the rounding of the parameter.
         shared: Its numbers follow from the group, the step count and dtypes alone, see `register_rule`.
+        lasting: Nor does it look at the step count but in two ways, see `register_rule`.
     """
 
     read: RuleFunction
@@ -51,6 +52,7 @@ class UpdateRule:
     prepare: PrepareFunction | None = None
     exact: bool = False
     shared: bool = False
+    lasting: bool = False
 
 
 _RULES: dict[type[torch.optim.Optimizer], UpdateRule] = {}
@@ -64,6 +66,7 @@ def register_rule(
     prepare: PrepareFunction | None = None,
     exact: bool = False,
     shared: bool = False,
+    lasting: bool = False,
 ) -> Callable[[_F], _F]:
     """Register how to read ``optimizer_class`` and its subclasses; a later rule replaces an earlier one.
 
@@ -78,19 +81,27 @@ def register_rule(
         shared: Promise that the numbers of the step follow from the parameter group, the step count and the
             dtypes alone, count by count should ``view.step`` be a vector of counts: then the rule is asked
             once for all parameters that are alike, and a row is built in a third of the time.
+        lasting: Promise, too, that it looks at the step count in two ways only: as ``view.step``, or by
+            `step_counts.bias_correction`, handing on untouched what that gives. Where it takes the second
+            way alone, it is asked again only when its group has changed.
 
     Returns:
         A decorator for a function from `StepView` to `CanonicalStep`.
 
     Raises:
         TypeError: If ``optimizer_class`` is not an optimizer class.
-        ValueError: If a rule is ``shared`` that also needs numbers of each parameter's own.
+        ValueError: If a rule is ``shared`` that also needs numbers of each parameter's own, or is ``lasting``
+            but not ``shared``.
     """
     remembered = tuple(remember)
     if shared and (remembered or prepare is not None):
         raise ValueError(
             "`shared` must be False for a rule with `remember` or `prepare`, got True; what these give "
             "differs from parameter to parameter, so the rule has to be asked for each"
+        )
+    if lasting and not shared:
+        raise ValueError(
+            "`lasting` must be False for a rule that is not `shared`, got True; pass shared=True"
         )
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)):
         raise TypeError(
@@ -99,7 +110,7 @@ def register_rule(
         )
 
     def register(read: _F) -> _F:
-        _RULES[optimizer_class] = UpdateRule(read, remembered, reads, prepare, exact, shared)
+        _RULES[optimizer_class] = UpdateRule(read, remembered, reads, prepare, exact, shared, lasting)
         return read
 
     return register

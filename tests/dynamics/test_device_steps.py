@@ -133,7 +133,7 @@ def test_a_correction_is_what_torch_makes_of_it() -> None:
     for found in (torch.sqrt(anything), anything.sqrt(), anything**0.5, torch.pow(anything, exponent=0.5)):
         torch.testing.assert_close(found, wanted.sqrt(), rtol=1e-15, atol=0)
     assert torch.equal(wanted * anything, anything * anything)
-    assert torch.equal(torch.stack([wanted, anything.value]), torch.stack([anything, wanted]))
+    assert torch.equal(torch.stack([wanted, anything.vector]), torch.stack([anything, wanted]))
     assert copy.copy(lazy).steps is steps
 
 

@@ -182,13 +182,13 @@ def test_torch_computes_nothing_of_steps_on_the_device(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    value = DeviceSteps.value.func
+    vector = DeviceSteps.vector.func
 
     def counted(self: DeviceSteps) -> Any:
         asked.append(len(self))
-        return value(self)
+        return vector(self)
 
-    monkeypatch.setattr(DeviceSteps, "value", property(counted))
+    monkeypatch.setattr(DeviceSteps, "vector", property(counted))
     _table("triton", torch.optim.AdamW, options)
     assert len(asked) <= 2  # at the first of eight readings only, for both moments
 

@@ -89,14 +89,11 @@ class Watched:
         if steady:
             for ours, row in zip(_of_steady(found), fresh, strict=True):
                 assert _alike(ours, _seen_by_kernels(row, where=True))
-        again = list(found)
-        assert [_seen_by_kernels(row) for row in again] == [_seen_by_kernels(row) for row in fresh]
-        assert [_step_of(row) for row in again] == [_step_of(row) for row in fresh]
+        else:
+            again = list(found)
+            assert [_seen_by_kernels(row) for row in again] == [_seen_by_kernels(row) for row in fresh]
+            assert [repr(row.canonical) for row in again] == [repr(row.canonical) for row in fresh]
         return steady
-
-
-def _step_of(row: Row) -> str:
-    return repr(row.canonical)
 
 
 def watched_optimizer(
@@ -193,7 +190,7 @@ def loaded(watched: Watched) -> None:
 
 
 def behind(watched: Watched) -> None:
-    state_of(watched, "step").sub_(1)
+    state_of(watched, "step").sub_(1).clamp_(min=0)
 
 
 def restarted(watched: Watched) -> None:

@@ -23,7 +23,8 @@ def measure(rows: Iterable[Row], *, histograms: bool = True) -> Packed:
     if isinstance(rows, SteadyRows):
         return find_engine(choose(rows.steady.device)[0])(rows, histograms=histograms)
     remaining = iter(rows)
-    first = next(remaining, None)
+    with torch.no_grad():
+        first = next(remaining, None)
     device = torch.device("cpu") if first is None else first.parameter.device
     engine = find_engine("eager" if first is None else choose(device)[0])
     return engine(remaining if first is None else chain([first], remaining), histograms=histograms)

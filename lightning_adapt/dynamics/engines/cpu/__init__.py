@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adapt.dynamics.canonical import Row
+from lightning_adapt.dynamics.canonical import Row, host_number
 from lightning_adapt.dynamics.engines import eager
 from lightning_adapt.dynamics.engines.cpu._compiled import ABSENT, BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from lightning_adapt.dynamics.engines.cpu._job import JOB, begin, job_of, room_beside
@@ -116,7 +116,10 @@ class _Batch:
 
 
 def _known(numbers: Sequence[Any]) -> Sequence[float] | None:
-    """`OF_NUMBERS` as the pass takes them; ``None`` if some are on a device."""
+    """The numbers of a family, beta in the place of what follows from each row's count; last which those are.
+
+    ``None`` if the host does not know them.
+    """
     if PLAIN.issuperset(map(type, numbers)):
         return (*numbers, 0.0)
     known: list[float] = []
@@ -128,7 +131,7 @@ def _known(numbers: Sequence[Any]) -> Sequence[float] | None:
         elif isinstance(x, Tensor) and not (x.is_cpu and x.numel() == 1):
             return None
         else:
-            known.append(float(x))
+            known.append(host_number(x) if isinstance(x, Tensor) else float(x))
     return (*known, float(corrected))
 
 
