@@ -82,8 +82,9 @@ def register_rule(
             dtypes alone, count by count should ``view.step`` be a vector of counts: then the rule is asked
             once for all parameters that are alike, and a row is built in a third of the time.
         lasting: Promise, too, that it looks at the step count in two ways only: as ``view.step``, or by
-            `step_counts.bias_correction`, handing on untouched what that gives. Where it takes the second
-            way alone, it is asked again only when its group has changed.
+            `step_counts.bias_correction`, handing on untouched what that gives, and not as a weight of the
+            gradient or as L2. Where it takes the second way alone, it is asked again only when its group
+            has changed.
 
     Returns:
         A decorator for a function from `StepView` to `CanonicalStep`.

@@ -20,6 +20,7 @@ from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.reading import take
 from lightning_adapt.dynamics.rows import build_rows
 from lightning_adapt.dynamics.rules_adaptive import adam
+from lightning_adapt.dynamics.step_counts import bias_correction
 from lightning_adapt.dynamics.update_rules import UpdateRule, rule_for
 
 Change = Callable[[Watched], None]
@@ -281,6 +282,23 @@ def test_a_rate_with_a_gradient_of_its_own() -> None:
 def test_a_lasting_rule_is_a_shared_one() -> None:
     with pytest.raises(ValueError, match="`lasting` must be False for a rule that is not `shared`"):
         update_rules.register_rule(_Own, lasting=True)
+
+
+@pytest.mark.parametrize("name", ["gradient_factor", "l2"])
+def test_a_lasting_rule_may_not_promise_what_is_computed_with(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(view: StepView) -> CanonicalStep:
+        return replace(adam(view), **{name: bias_correction(view, 0.9)})
+
+    monkeypatch.setitem(
+        update_rules._RULES, _Own, UpdateRule(read, reads="stored", shared=True, lasting=True)
+    )
+    watched = watched_optimizer(_Own)
+    watched.step()
+    watched.check()
+    with pytest.raises(ValueError, match=f"`{name}` of a lasting rule must be a number.*take `view.step`"):
+        watched.check()
 
 
 def _counts_of_other_dtypes(watched: Watched) -> None:

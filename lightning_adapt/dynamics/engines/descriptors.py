@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar
+from lightning_adapt.dynamics.step_counts import Corrected
 
 #: Tensors of a row, in this order; one that is absent is ``None``.
 SLOTS: tuple[str, ...] = (
@@ -139,6 +140,11 @@ def numbers_of(step: CanonicalStep | None, gradient_factor: Scalar, applied: Sca
     """The numbers of ``step``, one for each of `SCALARS`."""
     if step is None:
         return (gradient_factor, applied) + (0.0,) * (len(SCALARS) - 2)
+    for name in ("gradient_factor", "l2"):  # which are computed with below
+        if isinstance(getattr(step, name), Corrected):
+            raise ValueError(
+                f"`{name}` of a lasting rule must be a number, got the promise of one; take `view.step` there"
+            )
     outright = step.numerator is not None
     correction = step.first_moment_correction
     return (

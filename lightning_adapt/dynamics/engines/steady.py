@@ -25,7 +25,8 @@ class Steady:
         forms: Of the step of each row, see `descriptors`.
         families: Which of `SteadyRows.numbers` are those of each row.
         places: Which entry of them, where they are vectors.
-        counts: Dtype of the step count of each row; ``None`` where engines cannot read it where it is.
+        counts: Dtype of the step count of each row; ``None`` where there is no step, or engines cannot read
+            the count where it is.
         device: Of all tensors.
         plans: What engines make of all that, each under a key of its own.
     """
@@ -76,7 +77,8 @@ class SteadyRows:
         addresses: Of the tensors, one for each of `SLOTS` of each row, then of the step counts, one a row; 0
             where there is none. They are kept alive by ``remade``.
         numbers: Of each family, one for each of `SCALARS`: numbers, `Corrected` for numbers that follow from
-            the count of each row, device scalars or, where steps are counted on the device, vectors.
+            the count of each row, device scalars or, where steps are counted on the device, vectors. A count
+            that lies on the host may be below 1 by now: such rows have to be read one by one.
         remade: Yields the rows, made for whoever wants to see them.
     """
 
