@@ -42,12 +42,12 @@ def read_hyperparameters(group: Mapping[str, Any], cls: type) -> dict[str, float
         (0.999, 1e-08, 0.1, 0.0)
     """
     held = tuple([(key, value) for key, value in group.items() if key not in _LEFT_OUT])
-    return _kept(held, cls).copy() if all(_is_plain(value) for _, value in held) else _numbers(held, cls)
+    return _kept(held, cls).copy() if all(is_plain(value) for _, value in held) else _numbers(held, cls)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether what is equal to ``value`` says the same, now and later; a tensor may hold another number."""
-    return all(map(_is_plain, value)) if type(value) is tuple else type(value) in _PLAIN
+def is_plain(value: Any) -> bool:
+    """Whether ``value`` says the same now and later, as does what is equal to it; a tensor may not."""
+    return all(map(is_plain, value)) if type(value) is tuple else type(value) in _PLAIN
 
 
 def _numbers(held: tuple[tuple[str, Any], ...], cls: type) -> dict[str, float]:

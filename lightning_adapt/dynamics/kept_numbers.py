@@ -7,21 +7,19 @@ from operator import is_
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from lightning_adapt.dynamics.canonical import Scalar
 from lightning_adapt.dynamics.engines.steady import Steady
 from lightning_adapt.dynamics.family import Family
+from lightning_adapt.dynamics.hyperparameters import is_plain
 from lightning_adapt.dynamics.rows import applied_to, family_of, group_of, view_of
 from lightning_adapt.dynamics.seen import Seen
 from lightning_adapt.dynamics.step_counts import (
-    READABLE,
     BiasCorrection,
     Corrected,
-    CountedView,
-    DeviceCount,
     HostSteps,
     StepCounts,
+    likeness,
 )
 from lightning_adapt.dynamics.update_rules import UpdateRule
 
@@ -103,23 +101,21 @@ class KeptNumbers:
         count = counts.unread(parameter, state) if lasting else counts.of(parameter, state)
         if isinstance(count, HostSteps) and count.number < 1:
             return None
-        view = view_of(seen.optimizer, member, parameter, state, count, seen.now)
+        view: Any = view_of(seen.optimizer, member, parameter, state, count, seen.now)
         made = family_of(rule, view, seen.now)
         if made is None or (made.names, made.form) != self._known[family]:
             return None
         numbers = tuple([_settled(x, readable) for x in made.numbers])
-        asked = not isinstance(view, CountedView) or view.asked
-        if asked or not lasting or any(isinstance(x, Tensor) for x in numbers[_OF_STEP:]):
+        if not lasting or view.asked:
             return numbers if self._alike(family, seen, counts) else None
         group = group_of(seen.optimizer, member, seen.now)
-        if all(name in _NAMES or _never_changes(value) for name, value in group.items()):
+        if all(name in _NAMES or is_plain(value) for name, value in group.items()):
             self._said[family] = _Said([*group], [*group.values()], numbers)
         return numbers
 
     def _alike(self, family: int, seen: Seen, counts: StepCounts) -> bool:
         """Whether all rows of a family have the same count, or counts on the same device."""
-        each = [counts.of(seen.parameters[row], seen.states[row]) for row in self._rows[family]]
-        alike = [x.steps.device if isinstance(x, DeviceCount) else x for x in each]
+        alike = [likeness(counts.of(seen.parameters[row], seen.states[row])) for row in self._rows[family]]
         return alike == alike[:1] * len(alike)
 
 
@@ -127,14 +123,8 @@ def _settled(value: Any, readable: bool) -> Any:
     """A number, or what stands for one of each row."""
     if not isinstance(value, BiasCorrection):
         return value
-    return Corrected(value.beta) if readable and value.steps.dtype in READABLE else value.vector
+    return Corrected(value.beta) if readable else value.vector
 
 
 _NAMES = ("params", "param_names", "parameter_names")
 """Entries of a group that no number follows from."""
-_IMMUTABLE = {float, int, bool, str, type(None)}
-
-
-def _never_changes(value: Any) -> bool:
-    """Whether ``value`` says the same as long as it is the same object."""
-    return all(map(_never_changes, value)) if type(value) is tuple else type(value) in _IMMUTABLE

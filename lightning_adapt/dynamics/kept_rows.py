@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from operator import attrgetter, is_, itemgetter
 from typing import Any
@@ -66,15 +67,13 @@ class KeptRows:
             return build_rows(self._optimizer, members, now, whole=whole)
         seen = Seen(self._optimizer, members, now)
         if self._kept is not None:
-            steady = self._kept.again(seen, rule)
+            steady = self._kept.again(seen, rule, partial(self._remade, seen, self._lost))
             if steady is not None:
-                lost, self._lost = self._lost, 0
-                steady.remade = lambda: self._remade(seen, lost)
+                self._lost = 0
                 return steady
             self._lose()
-        rows = build_rows(self._optimizer, members, now)
         self._wait -= 1
-        return rows if self._wait >= 0 else self._noting(rows, seen)
+        return seen.rows() if self._wait >= 0 else self._noting(seen)
 
     def _remade(self, seen: Seen, lost: int) -> Iterator[Row]:
         """The rows one by one, for an engine that can make no use of what was kept."""
@@ -87,11 +86,11 @@ class KeptRows:
         self._kept, self._lost = None, self._lost + 1
         self._wait = min((1 << (self._lost - 1)) - 1, _LONGEST_WAIT)
 
-    def _noting(self, rows: Iterable[Row], seen: Seen) -> Iterator[Row]:
-        """Pass ``rows`` on, and keep what there is to be kept if that goes for all of them."""
+    def _noting(self, seen: Seen) -> Iterator[Row]:
+        """The rows one by one; what there is to be kept is kept if that goes for all of them."""
         noted: list[tuple[FamilyRow, Descriptor]] = []
         goes = _is_ordinary(seen)
-        for row in rows:
+        for row in seen.rows():
             note = _noted(row) if goes else None
             goes = note is not None
             if note is not None:
@@ -173,8 +172,8 @@ class _Kept:
         self._numbers = KeptNumbers(families, steady)
         self._steady, self._slots = steady, itemgetter(*slots)
 
-    def again(self, seen: Seen, rule: UpdateRule) -> SteadyRows | None:
-        """The rows, or ``None`` if anything is not as it was."""
+    def again(self, seen: Seen, rule: UpdateRule, remade: Callable[[], Iterator[Row]]) -> SteadyRows | None:
+        """The rows, or ``None`` if anything is not as it was; ``remade`` see `SteadyRows`."""
         if seen.members is not self._members or seen.names != self._names or _types(seen) != self._types:
             return None
         held, fresh = _tensors(seen)
@@ -189,7 +188,7 @@ class _Kept:
             return None
         addresses += map(Tensor.data_ptr, fresh)
         addresses.append(0)
-        return SteadyRows(self._steady, self._slots(addresses), numbers, seen.rows)
+        return SteadyRows(self._steady, self._slots(addresses), numbers, remade)
 
 
 def _types(seen: Seen) -> list[type]:

@@ -137,8 +137,8 @@ def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[tu
     infos: list[RowInfo] = []
     pieces: list[int] = []
 
-    def noted(each: Iterable[Row]) -> Iterator[Row]:
-        for row in each:
+    def noted() -> Iterator[Row]:
+        for row in rows:
             if row.continues:
                 pieces[-1] += 1
             else:
@@ -147,13 +147,12 @@ def _measured(engine: Engine, rows: Iterable[Row], histograms: bool) -> tuple[tu
             yield row
 
     if isinstance(rows, SteadyRows):
-        steady, remade = rows.steady, rows.remade
-        packed = engine(replace(rows, remade=lambda: noted(remade())), histograms=histograms)
+        packed = engine(replace(rows, remade=noted), histograms=histograms)
         if not infos:  # nobody wanted to see the rows
-            return steady.sampled(tuple(packed.strides)), packed
-        packed = merged(packed, pieces)
+            return rows.steady.sampled(tuple(packed.strides)), packed
     else:
-        packed = merged(engine(noted(rows), histograms=histograms), pieces)
+        packed = engine(noted(), histograms=histograms)
+    packed = merged(packed, pieces)
     return sampled(infos, packed.strides), packed
 
 

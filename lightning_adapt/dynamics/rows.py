@@ -14,7 +14,14 @@ from lightning_adapt.dynamics.canonical import CanonicalStep, Row, Scalar, StepV
 from lightning_adapt.dynamics.engines import default_chunk
 from lightning_adapt.dynamics.family import Family
 from lightning_adapt.dynamics.pieces import any_sparse, cut
-from lightning_adapt.dynamics.step_counts import CountedView, DeviceCount, DeviceSteps, HostSteps, StepCounts
+from lightning_adapt.dynamics.step_counts import (
+    CountedView,
+    DeviceCount,
+    DeviceSteps,
+    HostSteps,
+    StepCounts,
+    likeness,
+)
 from lightning_adapt.dynamics.table import RowInfo
 from lightning_adapt.dynamics.update_rules import Reads, UpdateRule, rule_for
 
@@ -202,7 +209,7 @@ def _likeness(view: StepView, group_index: int, count: float | DeviceCount) -> t
     gradient = view.gradient
     return (
         group_index,
-        count.steps.device if isinstance(count, DeviceCount) else count,
+        likeness(count),
         view.parameter.dtype,
         view.parameter.device,
         view.before is None,

@@ -37,17 +37,12 @@ class DeviceSteps:
         return self.each[0].device
 
     @cached_property
-    def dtype(self) -> torch.dtype | None:
-        """Of all of them; ``None`` if they differ."""
-        dtypes = {step.dtype for step in self.each}
-        return dtypes.pop() if len(dtypes) == 1 else None
-
-    @cached_property
     def vector(self) -> Tensor:
         """All of them in float64 where the device has it."""
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         steps = [step.reshape(()) if step.dim() else step for step in self.each]
-        return torch.stack(steps if self.dtype else [step.to(wide) for step in steps]).to(wide)
+        same = len({step.dtype for step in steps}) == 1
+        return torch.stack(steps if same else [step.to(wide) for step in steps]).to(wide)
 
 
 class HostSteps(NamedTuple):
@@ -66,6 +61,11 @@ class DeviceCount(NamedTuple):
 
     steps: DeviceSteps
     place: int
+
+
+def likeness(count: float | DeviceCount) -> object:
+    """Equal for parameters that may have the same numbers, or entries of the same vectors."""
+    return count.steps.device if isinstance(count, DeviceCount) else count
 
 
 class StepCounts:

@@ -116,11 +116,11 @@ def _steadily(rows: SteadyRows, histograms: bool) -> Packed:
             read_by = [combination(dtypes, form & ~HAS_DECAY, even) for dtypes, form, even in each]
             about = zip(steady.infos, steady.numels, read_by, strict=True)
             shapes = [_shape(info.shape, numel, reads, histograms) for info, numel, reads in about]
-            steady.plans[key] = Plan(shapes, steady.device), [shape.stride for shape in shapes]
-        plan, strides = steady.plans[key]
-        which, places = np.array(steady.families), np.array(steady.places)
-        counts += NARROW * np.array([dtype == torch.float32 for dtype in steady.counts])
-        numbers = Numbers.of(rows.numbers, which, places, steady.device, counts)
+            narrow = NARROW * np.array([dtype == torch.float32 for dtype in steady.counts])
+            about_rows = np.array(steady.families), np.array(steady.places), narrow
+            steady.plans[key] = Plan(shapes, steady.device), [shape.stride for shape in shapes], *about_rows
+        plan, strides, which, places, narrow = steady.plans[key]
+        numbers = Numbers.of(rows.numbers, which, places, steady.device, counts + narrow)
         packed: Packed = plan.launch(addresses, numbers, histograms)
     packed.strides = strides if histograms else [1] * len(strides)
     return packed

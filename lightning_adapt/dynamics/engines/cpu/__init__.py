@@ -23,7 +23,13 @@ from lightning_adapt.dynamics.histograms import sample_stride
 from lightning_adapt.dynamics.step_counts import Corrected
 from lightning_adapt.dynamics.table import RowInfo
 
-_KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.float64: FLOAT64}
+_KINDS = {
+    None: ABSENT,
+    torch.float32: FLOAT32,
+    torch.bfloat16: BFLOAT16,
+    torch.float16: FLOAT16,
+    torch.float64: FLOAT64,
+}
 
 _HOST = torch.device("cpu")
 
@@ -159,14 +165,13 @@ class _Plan:
     def of(cls, steady: Steady, histograms: bool) -> _Plan | None:
         """``None`` if the pass does not read these rows."""
         dtypes = {dtype for each in steady.dtypes for dtype in each}
-        if steady.device.type != "cpu" or not dtypes <= {None, *_KINDS}:
+        if steady.device.type != "cpu" or not dtypes <= _KINDS.keys():
             return None
         strides = tuple([sample_stride(info.shape) if histograms else 0 for info in steady.infos])
         facts = array("q")
-        each_row = zip(steady.dtypes, steady.forms, strides, steady.families, steady.counts, strict=True)
-        for dtypes_of_row, form, stride, family, count in each_row:
-            kinds = [ABSENT if dtype is None else _KINDS[dtype] for dtype in (*dtypes_of_row, count)]
-            facts.extend((*kinds[:-1], form, stride, family, kinds[-1]))
+        rows = zip(steady.dtypes, steady.forms, strides, steady.families, steady.counts, strict=True)
+        for each, form, stride, family, count in rows:
+            facts.extend((*[_KINDS[dtype] for dtype in each], form, stride, family, _KINDS[count]))
         return cls(steady.numels, strides, facts, histograms)
 
     def numbers(self, families: Sequence[Sequence[Any]]) -> array[float] | None:
@@ -200,11 +205,9 @@ class _Plan:
         figures = memory.data_ptr()
         begin(job, addresses, numbers, figures, figures + layout.split)
         run(job, threads if len(cut.pieces) > 1 else 1)
-        begun = not job[JOB.unbegun]
+        unbegun = job[JOB.unbegun]
         spare.append((beside, job))
-        if not begun:
-            return None
-        return Packed(memory, layout, strides=self._sampled)
+        return None if unbegun else Packed(memory, layout, strides=self._sampled)
 
 
 def _steadily(rows: SteadyRows, histograms: bool) -> Packed | None:
