@@ -1,18 +1,15 @@
-"""OptimizerHealthMonitor in a real Trainer: whose tables, who is told, what it does and never does."""
+"""OptimizerHealthMonitor in a real Trainer: whose tables, who is told, what it does."""
 
 from __future__ import annotations
 
-import copy
 import csv
 import logging
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from helpers.health_runs import between, dumps, loss_rule, observed
+from helpers.health_runs import BETWEEN, between, loss_rule, monitors, observed, told
 from helpers.logged import accumulated
 from helpers.runs import ADAMW, SMALL_RUN, Observed, tensorboard, trainer_for
 from lightning.pytorch import Callback, Trainer
@@ -28,36 +25,14 @@ from lightning_adapt.callbacks import (
     OptimizerHealthMonitor,
     callbacks_factory,
 )
-from lightning_adapt.callbacks._health_session import HealthSession
 from lightning_adapt.dynamics import DynamicsProbe
-from lightning_adapt.health import Finding, Rule, Verdict
+from lightning_adapt.health import Finding
 from lightning_adapt.health.tally import REST
 
 pytestmark = SMALL_RUN
 
 
-def _told(findings: list[Finding]) -> list[tuple[str, str, int, int, int | None]]:
-    return [(f.rule, f.parameter, f.first_step, f.last_step, f.ended_at) for f in findings]
-
-
-BETWEEN = [
-    ("between-warning", "body.weight", 3, 6, 7),
-    ("between-warning", "head.weight", 3, 6, 7),
-]
-
-
 # --- whose tables ---
-
-
-def _monitors(order: str, every: int, rules: list[Rule]) -> tuple[list[Callback], OptimizerHealthMonitor]:
-    health = OptimizerHealthMonitor(rules, every_n_steps=every, strict=True)
-    dynamics = OptimizerDynamicsMonitor(every, history=None, strict=True)
-    listed: dict[str, list[Callback]] = {
-        "alone": [health],
-        "before": [health, dynamics],
-        "after": [dynamics, health],
-    }
-    return listed[order], health
 
 
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
@@ -69,9 +44,9 @@ def test_wherever_it_is_listed_it_finds_the_same_and_nothing_is_measured_twice(
     measured: list[int] = []
     measure = DynamicsProbe._measure
     monkeypatch.setattr(DynamicsProbe, "_measure", lambda *a, **k: (measured.append(1), measure(*a, **k))[1])
-    callbacks, health = _monitors(order, 1, [between(3, 6), loss_rule(-1.0)])
+    callbacks, health = monitors(order, 1, [between(3, 6), loss_rule(-1.0)])
     trainer_for(precision, *callbacks).fit(observed())
-    found = _told(health.findings)
+    found = told(health.findings)
     assert [entry for entry in found if entry[0] != "loss"] == BETWEEN
     assert [entry for entry in found if entry[0] == "loss"] == [("loss", "", 0, 15, None)]
     assert len(measured) == 16
@@ -80,10 +55,10 @@ def test_wherever_it_is_listed_it_finds_the_same_and_nothing_is_measured_twice(
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_the_listed_monitor_keeps_its_cadence(order: str) -> None:
-    callbacks, health = _monitors(order, 4, [between(0, 100)])
+    callbacks, health = monitors(order, 4, [between(0, 100)])
     health._own._every_n_steps = 1
     trainer_for("32-true", *callbacks).fit(observed())
-    assert _told(health.findings)[0] == ("between-warning", "body.weight", 3, 15, None)
+    assert told(health.findings)[0] == ("between-warning", "body.weight", 3, 15, None)
 
 
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
@@ -97,7 +72,7 @@ def test_a_monitor_that_attached_itself_is_listened_to(monkeypatch: pytest.Monke
         pytest.skip("the entry point is not installed")
     trainer.fit(observed())
     assert attached[0].latest is not None
-    assert _told(health.findings)[0] == ("between-warning", "body.weight", 4, 14, None)
+    assert told(health.findings)[0] == ("between-warning", "body.weight", 4, 14, None)
 
 
 def test_two_optimizers_are_judged_each() -> None:
@@ -155,7 +130,7 @@ def test_a_healthy_run_says_so(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-def test_loggers_are_told(tmp_path: Path) -> None:
+def test_loggers_aretold(tmp_path: Path) -> None:
     health = OptimizerHealthMonitor(
         [between(3, 6), between(5, 20, severity="info")], every_n_steps=1, strict=True
     )
@@ -164,11 +139,11 @@ def test_loggers_are_told(tmp_path: Path) -> None:
     trainer.fit(observed())
     events = accumulated(tmp_path)
     holding = [(e.step, e.value) for e in events.Scalars("health/warning")]
-    told = 7 + REST - 1  # an end is told when it has lasted
-    assert holding == [(step, 2.0 if 3 <= step < told else 0.0) for step in range(16)]
+    over = 7 + REST - 1  # an end is told when it has lasted
+    assert holding == [(step, 2.0 if 3 <= step < over else 0.0) for step in range(16)]
     assert [e.value for e in events.Scalars("health/critical")] == [0.0] * 16
     texts = events.Tensors("health/findings/text_summary")
-    assert [event.step for event in texts] == [3, 5, told]
+    assert [event.step for event in texts] == [3, 5, over]
     page = texts[1].tensor_proto.string_val[0].decode()
     assert page.count("\n| ") == 4
     assert "| warning | 3 | between-warning | body.weight is in the range at step 3 | wait |" in page
@@ -214,7 +189,7 @@ def test_stop_ends_the_training_in_order(severity: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
 @pytest.mark.parametrize("order", ["alone", "before", "after"])
 def test_raise_raises(order: str) -> None:
-    callbacks, health = _monitors(order, 1, [between(5, 99, severity="critical")])
+    callbacks, health = monitors(order, 1, [between(5, 99, severity="critical")])
     health._on_critical = "raise"
     module = observed()
     with pytest.raises(
@@ -253,119 +228,7 @@ def test_several_processes_decide_together_and_only_at_readings(
     assert asked == [(due - 1, False), (2 * due - 1, False), (3 * due - 1, False)]
 
 
-# --- how it ends ---
-
-
-class Breaks(Callback):
-    """Raises when a batch is over, before anybody else looks at it."""
-
-    def __init__(self, error: type[BaseException], at: int) -> None:
-        self.error, self.at = error, at
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == self.at:
-            raise self.error("user's")
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
-def test_an_exception_loses_nothing(
-    error: type[BaseException], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    health = OptimizerHealthMonitor([between(6, 99, severity="critical")], every_n_steps=1, strict=True)
-    trainer = trainer_for("32-true", Breaks(error, 6), health, logger=tensorboard(tmp_path))
-    with pytest.raises((error, SystemExit)):
-        trainer.fit(observed())
-    assert [finding.first_step for finding in health.findings] == [6, 6]
-    assert len(dumps(tmp_path)) == 1
-    trainer.loggers[0].experiment.flush()  # type: ignore[attr-defined]
-    assert len(la.read_findings(tmp_path)) == 2
-    assert "health: 2 critical" in capfd.readouterr().err
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-@pytest.mark.parametrize("order", ["alone", "before", "after"])
-@pytest.mark.parametrize("at", [4, 9])
-def test_a_resumed_run_goes_on(at: int, order: str, tmp_path: Path) -> None:
-    class Saves(Callback):
-        def on_train_batch_end(
-            self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-        ) -> None:
-            if batch_idx == at:
-                trainer.save_checkpoint(tmp_path / "middle.ckpt")
-
-    rules = [between(3, 11, patience=4), between(0, 99, severity="critical")]
-    callbacks, whole = _monitors(order, 1, rules)
-    trainer_for("32-true", *callbacks, Saves(), logger=tensorboard(tmp_path / "a")).fit(observed())
-    saved = torch.load(tmp_path / "middle.ckpt", weights_only=True)["callbacks"]["OptimizerHealthMonitor"]
-    assert saved["dumps"] == 1
-    callbacks, rest = _monitors(order, 1, rules)
-    resumed = trainer_for("32-true", *callbacks, logger=tensorboard(tmp_path / "b"))
-    resumed.fit(observed(), ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
-    assert _told(rest.findings) == _told(whole.findings)
-    assert ("between-warning", "body.weight", 6, 11, 12) in _told(rest.findings)
-    latest = (rest._source or rest._own).latest
-    assert latest is not None
-    assert latest.real_steps == 16
-    assert not dumps(tmp_path / "b")  # the critical finding began before
-    assert rest.state_dict()["dumps"] == 1
-
-
-def test_a_state_that_cannot_be_read_is_told_and_not_more() -> None:
-    health = OptimizerHealthMonitor()
-    with pytest.warns(RuntimeWarning, match="could not be read from the checkpoint, KeyError.*begins anew"):
-        health.load_state_dict({"judge": {"nothing": 1}})
-    with pytest.raises(KeyError):
-        OptimizerHealthMonitor(strict=True).load_state_dict({"judge": {"nothing": 1}})
-
-
-@pytest.mark.filterwarnings("ignore::lightning_adapt.callbacks.HealthWarning")
-def test_another_trainer_is_another_run_and_copies_keep_what_was_found() -> None:
-    health = OptimizerHealthMonitor([between(3, 6)], every_n_steps=1, strict=True)
-    trainer_for("32-true", health).fit(observed())
-    assert _told(copy.deepcopy(health).findings) == BETWEEN
-    trainer_for("32-true", health).fit(observed())
-    assert _told(health.findings) == BETWEEN
-    default = OptimizerHealthMonitor(every_n_steps=1, strict=True)
-    trainer_for("32-true", default).fit(observed())
-    assert pickle.loads(pickle.dumps(default)).findings == default.findings
-
-
-# --- faults ---
-
-
-def test_a_fault_in_a_rule_disables_that_rule() -> None:
-    def fail(*_: Any) -> Verdict:
-        raise ZeroDivisionError("planted")
-
-    broken = Rule("broken", "It fails.", fail, "never", "never", "a test")
-    rules = [broken, between(3, 6, severity="info")]
-    health = OptimizerHealthMonitor(rules, every_n_steps=1, strict=True)
-    with pytest.warns(RuntimeWarning, match="rule 'broken' is switched off") as caught:
-        trainer_for("32-true", health).fit(observed())
-    assert len([w for w in caught if "broken" in str(w.message)]) == 1
-    assert len(health.findings) == 2
-
-
-@pytest.mark.parametrize("method", ["__init__", "batch_end", "before_backward", "_judge_one", "finish"])
-def test_a_fault_ends_the_monitor_and_not_the_training(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise ZeroDivisionError("planted")
-
-    monkeypatch.setattr(HealthSession, method, fail)
-    module, dynamics = observed(), OptimizerDynamicsMonitor(1, history=None, strict=True)
-    with pytest.warns(RuntimeWarning, match=r"OptimizerHealthMonitor switched itself off.*planted"):
-        trainer_for("32-true", OptimizerHealthMonitor(), dynamics).fit(module)
-    assert len(module.real) == len(dynamics.history) == 16
-    assert not dynamics.listeners
-    assert not module.trainer.optimizers[0]._optimizer_step_post_hooks
-    with pytest.raises(ZeroDivisionError, match="planted"):
-        trainer_for("32-true", OptimizerHealthMonitor(every_n_steps=1, strict=True)).fit(observed())
-
-
-def test_bad_arguments_are_told() -> None:
+def test_bad_arguments_aretold() -> None:
     with pytest.raises(ValueError, match="`on_critical` must be one of stop, raise, warn, got 'stopp'"):
         OptimizerHealthMonitor(on_critical="stopp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`keep` must be a whole number of at least 1, got 0"):

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 
 from helpers.runs import ADAMW, Observed
-from lightning_adapt.health import Rule, Verdict
+from lightning_adapt.callbacks import OptimizerDynamicsMonitor, OptimizerHealthMonitor
+from lightning_adapt.health import Finding, Rule, Verdict
 
 
 def between(first: int, last: int, **options: Any) -> Rule:
@@ -55,3 +57,24 @@ def observed(**options: Any) -> Observed:
 def dumps(folder: Path) -> list[Path]:
     """What the black box has left in a run's folder."""
     return sorted(folder.glob("health_dumps/*"))
+
+
+def told(findings: list[Finding]) -> list[tuple[str, str, int, int, int | None]]:
+    return [(f.rule, f.parameter, f.first_step, f.last_step, f.ended_at) for f in findings]
+
+
+BETWEEN = [
+    ("between-warning", "body.weight", 3, 6, 7),
+    ("between-warning", "head.weight", 3, 6, 7),
+]
+
+
+def monitors(order: str, every: int, rules: list[Rule]) -> tuple[list[Callback], OptimizerHealthMonitor]:
+    health = OptimizerHealthMonitor(rules, every_n_steps=every, strict=True)
+    dynamics = OptimizerDynamicsMonitor(every, history=None, strict=True)
+    listed: dict[str, list[Callback]] = {
+        "alone": [health],
+        "before": [health, dynamics],
+        "after": [dynamics, health],
+    }
+    return listed[order], health
