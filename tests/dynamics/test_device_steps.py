@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ import pytest
 import torch
 from helpers import happenings
 from helpers.happenings import Watched, watched_optimizer
-from helpers.interpreter import hasten
+from helpers.interpreter import launches_alone, shrink
 from helpers.operations import Operations
+from helpers.own_rules import Own, Read, copied, counted_on, give_rule
 from torch import Tensor
 
-from lightning_adapt.dynamics import step_counts, update_rules
+from lightning_adapt.dynamics import step_counts
 from lightning_adapt.dynamics.canonical import CanonicalStep, StepView
 from lightning_adapt.dynamics.engines import find_engine, reference
 from lightning_adapt.dynamics.engines.packed import COUNTS, Packed
@@ -25,7 +25,6 @@ from lightning_adapt.dynamics.engines.steady import SteadyRows
 from lightning_adapt.dynamics.rows import build_rows
 from lightning_adapt.dynamics.rules_adaptive import adam
 from lightning_adapt.dynamics.step_counts import BiasCorrection, Corrected, DeviceSteps
-from lightning_adapt.dynamics.update_rules import UpdateRule
 
 BIAS_CORRECTED = [
     (torch.optim.Adam, {}),
@@ -89,19 +88,6 @@ def test_a_beta_that_is_a_tensor_is_computed_with() -> None:
     assert watched.check()
 
 
-class _Own(torch.optim.Adam):
-    """Has a rule of the user's."""
-
-
-def _copied(view: StepView) -> CanonicalStep:
-    return adam(replace(view, group={**view.group, "eps": 0.5}))
-
-
-def _counted_on(view: StepView) -> CanonicalStep:
-    view.step = view.step + 1
-    return adam(view)
-
-
 def _computed_with(view: StepView) -> CanonicalStep:
     step = adam(view)
     factor, correction = step.first_moment_factor, step.second_moment_correction
@@ -110,12 +96,10 @@ def _computed_with(view: StepView) -> CanonicalStep:
     return step
 
 
-@pytest.mark.parametrize("read", [_copied, _counted_on, _computed_with])
-def test_rules_of_others_may_do_what_they_like(
-    read: Callable[[StepView], CanonicalStep], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(update_rules._RULES, _Own, UpdateRule(read, reads="stored", shared=True))
-    watched, said = watched_optimizer(_Own), []
+@pytest.mark.parametrize("read", [copied, counted_on, _computed_with])
+def test_rules_of_others_may_do_what_they_like(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_rule(monkeypatch, read)
+    watched, said = watched_optimizer(Own), []
     for _ in range(3):
         watched.step()
     happenings.behind(watched)
@@ -173,11 +157,9 @@ ignore_numpy = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the logar
 
 
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
-    from lightning_adapt.dynamics.engines import triton, triton_launch
+    from lightning_adapt.dynamics.engines import triton
 
-    hasten(monkeypatch)
-    for name, size in (("TILE_OF_ONE", 4), ("WIDE", 32), ("COUNTED", 32), ("MERGED", 64)):
-        monkeypatch.setattr(triton_launch, name, size)
+    shrink(monkeypatch)
     return triton
 
 
@@ -224,12 +206,7 @@ def test_counts_of_other_dtypes_and_shapes(
 def test_a_reading_is_three_launches_and_torch_launches_nothing(
     cls: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_adapt.dynamics.engines import triton_launch
-
-    launched: list[str] = []
-    for name in ("begin", "measure_blocks", "merge_blocks"):  # the interpreter itself uses torch
-        kernel = getattr(triton_launch, name)
-        monkeypatch.setattr(kernel, "run", lambda *_, _name=name, **__: launched.append(_name))
+    launched = launches_alone(monkeypatch)
     engine, watched = _kernels(monkeypatch), _steady(cls, **options)
     with Operations() as operations:
         engine.measure(watched.rows())

@@ -1,9 +1,7 @@
-"""The Triton engine, interpreted: the same figures as the reference, in few launches and copies."""
+"""The Triton engine, interpreted: the same figures as the reference."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -11,107 +9,22 @@ import numpy as np
 import pytest
 import torch
 from helpers.cases import Case, all_optimizers, train_rows
-from helpers.interpreter import hasten
-from helpers.operations import Operations
-from packaging.version import Version
+from helpers.triton_rows import adamw_row, agree, columns_of, engine, small_blocks
 from torch import Tensor
 
 from lightning_adapt.dynamics import histograms
 from lightning_adapt.dynamics.canonical import CanonicalStep, Row
 from lightning_adapt.dynamics.engines import choose, find_engine, reference
-from lightning_adapt.dynamics.engines.descriptors import SCALARS
-from lightning_adapt.dynamics.engines.packed import COUNTS, MAXIMA, SUMS, Packed, finalise
+from lightning_adapt.dynamics.engines.packed import COUNTS, SUMS
 from lightning_adapt.dynamics.statistics import COLUMNS
 from lightning_adapt.dynamics.table import RowInfo
 
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("Triton is not installed", allow_module_level=True)
-if torch.cuda.is_available():
-    pytest.skip("there is a GPU: tests/gpu runs the compiled kernels", allow_module_level=True)
-if Version(importlib.metadata.version("triton")) < Version("3.4"):
-    pytest.skip("interpreters of older versions lack what the kernels use", allow_module_level=True)
-
-from lightning_adapt.dynamics.engines import triton as engine
-from lightning_adapt.dynamics.engines import triton_launch
-
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, on NaN, inf and 1 / 0
-
-FIGURES = (*COUNTS, *SUMS, *MAXIMA)
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 64 elements, fp32 tiles of 16, float64 tiles of 32: the smallest tensors use all paths."""
-    hasten(monkeypatch)
-    monkeypatch.setattr(engine, "BLOCK", 64)
-    monkeypatch.setattr(engine, "COUNTED_BLOCK", 64)
-    monkeypatch.setattr(triton_launch, "TILE_OF_ONE", 4)
-    monkeypatch.setattr(triton_launch, "WIDE", 32)
-    monkeypatch.setattr(triton_launch, "COUNTED", 32)
-    monkeypatch.setattr(triton_launch, "MERGED", 64)
-    monkeypatch.setattr(engine, "_plans", {})
-
-
-def _columns(packed: Packed) -> np.ndarray:
-    return finalise(packed.layout.unpack(packed.buffer()))
-
-
-def _agree(rows: list[Row], *, rtol: float = 1e-6, **options: Any) -> Packed:
-    """Counts and histograms exactly, sums and maxima within fp32."""
-    ours, theirs = engine.measure(rows, **options), reference.measure(rows, **options)
-    counts = len(COUNTS)
-    for row, found, wanted in zip(rows, ours.figures.tolist(), theirs.figures.tolist(), strict=True):
-        named = dict(zip(FIGURES, found, strict=True))
-        assert named | dict(zip(COUNTS, wanted[:counts], strict=True)) == named, row.info.name
-    found, wanted = _columns(ours), _columns(theirs)
-    atol = np.where(np.array(COLUMNS) == "update_grad_cosine", 1e-6, 0.0)
-    close = np.isclose(found, wanted, rtol=rtol, atol=1e-300, equal_nan=True) | (abs(found - wanted) <= atol)
-    wrong = [(rows[i].info.name, COLUMNS[k], found[i, k], wanted[i, k]) for i, k in np.argwhere(~close)]
-    assert not wrong
-    if theirs.counts is not None:
-        assert ours.counts is not None
-        np.testing.assert_array_equal(ours.counts.numpy(), theirs.counts.numpy())
-    return ours
-
-
-def _row(
-    size: int | tuple[int, ...] = 150,
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    state: torch.dtype | None = None,
-    snapshot: bool = True,
-    scale: float = 1.0,
-    **step: Any,
-) -> Row:
-    """A row of AdamW with everything in it: untouched, underflowed, floored, subnormal and sound elements."""
-    shape = (size,) if isinstance(size, int) else size
-    generator = torch.Generator().manual_seed(seed)
-    before, gradient, m = (torch.randn(shape, generator=generator) * scale for _ in range(3))
-    v = (torch.rand(shape, generator=generator) * 1e-2 + 1e-4) * scale * scale
-    part = max(v.numel() // 9, 1)
-    flat = [x.view(-1) for x in (gradient, m, v)]
-    for x in flat:
-        x[:part] = 0
-    flat[2][part : 2 * part] = 0
-    flat[2][2 * part : 3 * part] = 1e-24
-    flat[2][3 * part : 4 * part] = 1e-40  # subnormal in fp32 and bf16
-    flat[0][2 * part : 4 * part] *= 1e-9
-    before, gradient, m, v = before.to(dtype), gradient.to(dtype), m.to(state or dtype), v.to(state or dtype)
-    fields = {
-        "lr": 0.01,
-        "first_moment": m,
-        "first_moment_factor": 1 / (1 - 0.9**3),
-        "first_moment_correction": 1 / (1 - 0.9**3),
-        "second_moment": v,
-        "second_moment_correction": 1 / (1 - 0.999**3),
-        "eps": 1e-8,
-        "decay": 0.001,
-    }
-    canonical = CanonicalStep(**{**fields, **step})  # type: ignore[arg-type]
-    row = Row(RowInfo(f"p{shape}", shape=shape), before, before, gradient, canonical)
-    after = (before.double() + torch.from_numpy(reference.predicted_update(row))).to(dtype)
-    return replace(row, parameter=after, before=before if snapshot else None)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_blocks(monkeypatch)
 
 
 snapshots = pytest.mark.parametrize("snapshot", [True, False], ids=["measured", "predicted"])
@@ -122,7 +35,7 @@ snapshots = pytest.mark.parametrize("snapshot", [True, False], ids=["measured", 
 def test_agrees_with_reference(case: Case, snapshot: bool) -> None:
     steps = 7 if case.cls is torch.optim.RAdam else 2  # RAdam is adaptive from the sixth step on
     *_, (last, _) = train_rows(case, torch.float32, steps=steps, snapshot=snapshot)
-    _agree([row for row in last if row.info.name == "first.weight"])
+    agree([row for row in last if row.info.name == "first.weight"])
 
 
 @snapshots
@@ -132,7 +45,7 @@ def test_agrees_for_all_rows_with_0_dim_empty_and_without_gradient(cls: Any, sna
     assert {row.parameter.dim() for row in rows} == {0, 1, 2}
     assert any(row.gradient is None for row in rows)
     assert any(row.parameter.numel() == 0 for row in rows)
-    _agree(rows)
+    agree(rows)
 
 
 HALF, BRAIN, WIDE = torch.float16, torch.bfloat16, torch.float64
@@ -145,7 +58,7 @@ HALF, BRAIN, WIDE = torch.float16, torch.bfloat16, torch.float64
 )
 def test_agrees_in_other_dtypes(case: Case, dtype: torch.dtype, snapshot: bool) -> None:
     *_, (last, _) = train_rows(case, dtype, steps=3, snapshot=snapshot)
-    _agree(last[:2])
+    agree(last[:2])
 
 
 @snapshots
@@ -164,26 +77,26 @@ def test_agrees_in_other_dtypes(case: Case, dtype: torch.dtype, snapshot: bool) 
 def test_every_cause_in_mixed_dtypes(
     size: Any, dtype: torch.dtype, state: torch.dtype, snapshot: bool
 ) -> None:
-    _agree([_row(size, dtype=dtype, state=state, snapshot=snapshot)])
+    agree([adamw_row(size, dtype=dtype, state=state, snapshot=snapshot)])
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-21, 1e-13, 1e10, 1e18])
 @snapshots
 def test_squares_outside_the_range_of_fp32(scale: float, snapshot: bool) -> None:
-    row = _row(scale=scale, snapshot=snapshot)
+    row = adamw_row(scale=scale, snapshot=snapshot)
     assert row.canonical is not None
     if scale < 1:
         row.canonical.second_moment = torch.rand(150) * 1e-38
-    _agree([row])
+    agree([row])
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf], ids=str)
 @pytest.mark.parametrize("where", ["parameter", "before", "gradient", "first_moment", "second_moment"])
 def test_what_is_not_finite_stays_in_its_element(where: str, bad: float) -> None:
-    row = _row()
+    row = adamw_row()
     holder = row.canonical if where.endswith("moment") else row
     getattr(holder, where)[70] = bad
-    _agree([row])
+    agree([row])
 
 
 @snapshots
@@ -191,17 +104,17 @@ def test_sums_are_fp32_where_fp32_does_and_float64_where_not(
     snapshot: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the tests above test both: a sound block is trusted, and one huge number makes it doubted."""
-    row = _row(64, snapshot=snapshot, decay=0.0)
+    row = adamw_row(64, snapshot=snapshot, decay=0.0)
     assert row.canonical is not None
     assert row.canonical.second_moment is not None
     row.canonical.second_moment.clamp_(min=1e-3)
     column = (*COUNTS, *SUMS).index("param_square")
     exact = reference.measure([row]).figures[0, column].item()
-    quick = _agree([row]).figures[0, column].item()
+    quick = agree([row]).figures[0, column].item()
     assert quick != exact
     assert quick == np.float32(quick)
     row.parameter[3] = 1e20
-    sure = _agree([row]).figures[0, column].item()
+    sure = agree([row]).figures[0, column].item()
     assert sure == pytest.approx(1e40, rel=1e-6)
 
 
@@ -215,10 +128,10 @@ def test_the_floor_is_hit_to_the_last_bit(placement: str, correction: float) -> 
     form: dict[str, Any] = (
         {"second_moment_is_root": True} if placement == "root" else {"eps_placement": placement}
     )
-    row = _row(32, second_moment_correction=1.0 if placement == "root" else correction, **form)
+    row = adamw_row(32, second_moment_correction=1.0 if placement == "root" else correction, **form)
     assert row.canonical is not None
     row.canonical.second_moment, row.canonical.eps = v, eps
-    packed = _agree([row])
+    packed = agree([row])
     assert 0 < packed.figures[0, COUNTS.index("floor_small")] < 32
 
 
@@ -231,7 +144,7 @@ def test_lost_is_decided_at_half_a_step_of_the_dtype(dtype: torch.dtype) -> None
     for lr in (1.0, 1.0 + 2.0**-22):
         step = CanonicalStep(lr=lr, numerator=numerator)
         row = Row(RowInfo("p"), torch.full((64,), 1.0 + ulp, dtype=dtype), None, numerator, step)
-        _agree([row])
+        agree([row])
 
 
 def _flat(row: Row, stride: int) -> Row:
@@ -254,7 +167,7 @@ def test_large_tensors_are_counted_by_a_sample(counted: int, monkeypatch: pytest
     monkeypatch.setattr(histograms, "SAMPLED_FROM", 128)
     monkeypatch.setattr(engine, "COUNTED_BLOCK", counted)
     monkeypatch.setattr(engine, "sample_stride", lambda shape: 3 if np.prod(shape) >= 128 else 1)
-    rows = [_row((20, 10)), _row(100)]
+    rows = [adamw_row((20, 10)), adamw_row(100)]
     packed = engine.measure(rows)
     expected = [reference.measure([_flat(rows[0], 3)]).counts, reference.measure([rows[1]]).counts]
     assert packed.counts is not None
@@ -272,7 +185,7 @@ def test_the_kernel_samples_as_the_histograms_say() -> None:
 
 
 def test_tensors_that_are_not_contiguous_or_not_aligned() -> None:
-    transposed, moved = _row((12, 13)), _row(150)
+    transposed, moved = adamw_row((12, 13)), adamw_row(150)
     assert transposed.canonical is not None
     assert moved.canonical is not None
     for row, change in ((transposed, lambda x: x.t()), (moved, _shifted)):
@@ -280,10 +193,10 @@ def test_tensors_that_are_not_contiguous_or_not_aligned() -> None:
         row.before = change(row.before)
         for name in ("first_moment", "second_moment"):
             setattr(row.canonical, name, change(getattr(row.canonical, name)))
-    gradient = _row((12, 13))
+    gradient = adamw_row((12, 13))
     gradient.gradient = torch.randn(13, 12).t()  # lies in memory otherwise than the parameter
     assert moved.parameter.data_ptr() % 16
-    _agree([transposed, moved, gradient])
+    agree([transposed, moved, gradient])
 
 
 def _shifted(x: Tensor | None) -> Tensor:
@@ -294,7 +207,7 @@ def _shifted(x: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("applied", [0.0, 1.0])
 @snapshots
 def test_numbers_that_only_the_device_knows(snapshot: bool, applied: float) -> None:
-    row = _row(snapshot=snapshot)
+    row = adamw_row(snapshot=snapshot)
     step = row.canonical
     assert step is not None
     plain = replace(row, applied=applied, gradient_factor=0.5)
@@ -310,44 +223,35 @@ def test_numbers_that_only_the_device_knows(snapshot: bool, applied: float) -> N
             adaptive=torch.tensor(1),
         ),
     )
-    assert torch.equal(_agree([known]).figures, _agree([plain]).figures)
+    assert torch.equal(agree([known]).figures, agree([plain]).figures)
 
 
 @snapshots
 def test_a_step_that_did_not_use_its_denominator(snapshot: bool) -> None:
-    _agree([_row(snapshot=snapshot, adaptive=0.0), _row(snapshot=snapshot, eps=None)])
+    agree([adamw_row(snapshot=snapshot, adaptive=0.0), adamw_row(snapshot=snapshot, eps=None)])
 
 
 def test_rows_without_a_step_or_gradient() -> None:
-    row = _row()
+    row = adamw_row()
     bare = replace(row, canonical=None)
     rows = [bare, replace(bare, before=None), replace(row, gradient=None), replace(bare, gradient=None)]
-    _agree(rows)
+    agree(rows)
 
 
 def test_no_rows_and_no_histograms() -> None:
-    assert _columns(engine.measure([])).shape == (0, len(COLUMNS))
-    packed = engine.measure([_row(20)], histograms=False)
+    assert columns_of(engine.measure([])).shape == (0, len(COLUMNS))
+    packed = engine.measure([adamw_row(20)], histograms=False)
     assert packed.counts is None
-    assert np.isnan(_columns(packed)[0, COLUMNS.index("effective_lr_p50")])
+    assert np.isnan(columns_of(packed)[0, COLUMNS.index("effective_lr_p50")])
 
 
 def test_rows_the_kernels_cannot_read_go_to_eager_and_keep_their_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    strange = _row(20)
+    strange = adamw_row(20)
     monkeypatch.setitem(engine.DTYPES, torch.bfloat16, None)
     monkeypatch.delitem(engine.DTYPES, torch.bfloat16)
-    _agree([_row(20, dtype=BRAIN), strange, _row(30, dtype=BRAIN), _row(40)])
-
-
-def test_what_rules_compute_does_not_pile_up(
-    monkeypatch: pytest.MonkeyPatch, launches: dict[str, int]
-) -> None:
-    rows = [replace(_row(20, seed=seed), temporary=1 << 20) for seed in range(5)]
-    monkeypatch.setattr(engine, "MOST_TEMPORARY", 2 << 20)
-    _agree(rows)
-    assert launches["measure_blocks"] == 3
+    agree([adamw_row(20, dtype=BRAIN), strange, adamw_row(30, dtype=BRAIN), adamw_row(40)])
 
 
 def test_rules_say_how_much_they_compute() -> None:
@@ -358,80 +262,8 @@ def test_rules_say_how_much_they_compute() -> None:
     assert computed == {torch.optim.AdamW: 0, torch.optim.Rprop: 35 * 4, torch.optim.RMSprop: 0}
 
 
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often each kernel was launched."""
-    counted: dict[str, int] = {}
-    for name in ("begin", "measure_blocks", "merge_blocks"):
-        kernel = getattr(triton_launch, name)
-
-        def run(*args: Any, _name: str = name, _run: Any = kernel.run, **kwargs: Any) -> Any:
-            counted[_name] = counted.get(_name, 0) + 1
-            return _run(*args, **kwargs)
-
-        monkeypatch.setattr(kernel, "run", run)
-    return counted
-
-
-def test_launches_do_not_grow_with_the_rows(launches: dict[str, int]) -> None:
-    engine.measure([_row(20, seed=seed) for seed in range(6)])
-    assert launches == {"begin": 1, "measure_blocks": 1, "merge_blocks": 1}
-    launches.clear()
-    engine.measure([_row(20)], histograms=False)
-    assert launches == {"measure_blocks": 1, "merge_blocks": 1}
-    launches.clear()
-    rows = [
-        _row(20),
-        _row(20, dtype=BRAIN),
-        _row(30),
-        replace(_row(30, dtype=BRAIN), applied=torch.tensor(1.0)),
-    ]
-    engine.measure(rows)
-    assert launches == {"begin": 1, "measure_blocks": 2, "merge_blocks": 1}
-
-
-@pytest.mark.parametrize("scalars", [0, 2])
-def test_torch_launches_nothing_but_one_for_scalars(scalars: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("begin", "measure_blocks", "merge_blocks"):  # the interpreter itself uses torch
-        monkeypatch.setattr(getattr(triton_launch, name), "run", lambda *_, **__: None)
-    rows = [_row(20, seed=seed) for seed in range(3)]
-    numbers = [torch.tensor(float(i), dtype=torch.float64) for i in range(scalars)]
-    with Operations() as operations:
-        packed = engine.measure(rows)
-        packed.scalars = numbers
-        packed.buffer()
-    assert operations.computed == ["copy_"] + ["stack"] * (scalars > 0)  # the table is copied, by no kernel
-
-
-def test_only_what_changed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[int] = []
-    copy = triton_launch.copy
-    monkeypatch.setattr(
-        triton_launch, "copy", lambda words, table: (sent.append(len(words)), copy(words, table))
-    )
-    rows = [_row(20), _row(70)]
-    numbers, addresses, facts = 2 * 2 * len(SCALARS), 2 * 8, 2 * 6 + 3
-    first = engine.measure(rows)
-    again = engine.measure(rows)
-    assert sent == [numbers + addresses + facts, numbers]
-    assert torch.equal(first.figures, again.figures)
-    rows[1].gradient = rows[1].gradient.clone()  # type: ignore[union-attr]  # zero_grad(set_to_none=True)
-    moved = engine.measure(rows)
-    assert sent[2:] == [numbers + addresses]
-    assert torch.equal(first.figures, moved.figures)
-    engine.measure([rows[1]])
-    assert sent[3] == numbers // 2 + addresses // 2 + 6 + 2
-
-
-def test_tables_of_optimizers_that_are_gone_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_KEPT", 2)
-    for size in (1, 2, 3):
-        engine.measure([_row(size)], histograms=False)
-    assert len(engine._plans) == 2
-
-
 def test_results_repeat_bit_for_bit() -> None:
-    rows = [_row(150, seed=seed) for seed in range(2)]
+    rows = [adamw_row(150, seed=seed) for seed in range(2)]
     one, other = engine.measure(rows), engine.measure(rows)
     assert torch.equal(one.figures, other.figures)
     assert one.counts is not None
@@ -440,7 +272,7 @@ def test_results_repeat_bit_for_bit() -> None:
 
 
 def test_it_changes_nothing() -> None:
-    row = _row()
+    row = adamw_row()
     step = row.canonical
     assert step is not None
     tensors = [row.parameter, row.before, row.gradient, step.first_moment, step.second_moment]

@@ -33,3 +33,23 @@ def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(interpreter.GridExecutor, "__call__", fresh_launch)
     monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", call)
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast, with fp32 tiles of 16 elements and float64 tiles of 32: small tensors use all paths."""
+    from lightning_adapt.dynamics.engines import triton_launch
+
+    hasten(monkeypatch)
+    for name, size in (("TILE_OF_ONE", 4), ("WIDE", 32), ("COUNTED", 32), ("MERGED", 64)):
+        monkeypatch.setattr(triton_launch, name, size)
+
+
+def launches_alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels that are launched from now on; none of them runs: the interpreter uses torch."""
+    from lightning_adapt.dynamics.engines import triton_launch
+
+    launched: list[str] = []
+    for name in ("begin", "measure_blocks", "merge_blocks"):
+        kernel = getattr(triton_launch, name)
+        monkeypatch.setattr(kernel, "run", lambda *_, _name=name, **__: launched.append(_name))
+    return launched
